@@ -1,0 +1,140 @@
+"""Links and addresses: the texts people pass on.
+
+``furymesh:<64 hex digits>?name=<hint>&peer=<address>&key=<base64url>``. A link
+grants access to a share, and with a key to its content, so the key appears in
+no `repr` and in no message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote
+
+from furymesh.core.errors import UsageError
+from furymesh.core.ids import FileId, NodeId, node_id_text, parse_file_id, parse_node_id
+from furymesh.core.sealing import KEY_SIZE
+
+SCHEME = "furymesh:"
+MAX_LINK_LENGTH = 16 * 1024  # far above any honest link, and nothing to parse for long
+MAX_LINK_PEERS = 64  # hints to start from; the swarm tells of the others
+MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4
+
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]")  # IFNAMSIZ is 16
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a peer listens, and who it must be if `node_id` is given."""
+
+    host: str
+    port: int
+    node_id: NodeId | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, any_port: bool = False) -> Address:
+        """Read host:port, [v6]:port or node-id@host:port; raises UsageError.
+
+        Port 0, "any free one", is accepted only with `any_port`.
+        """
+        identity, at, place = text.strip().rpartition("@")
+        node_id = parse_node_id(identity) if at else None
+        host, colon, port_text = place.rpartition(":")
+        if not colon or not port_text.isascii() or not port_text.isdigit():
+            raise _bad_address(text, "write host:port, [v6]:port or node-id@host:port")
+        port = int(port_text) if len(port_text) <= 5 else 1 << 16
+        if not (0 if any_port else 1) <= port < 1 << 16:
+            raise _bad_address(text, "a port is a number from 1 to 65535")
+        return cls(_checked_host(host, text), port, node_id)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        identity = f"{node_id_text(self.node_id)}@" if self.node_id else ""
+        return f"{identity}{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A share, and optionally a name hint (untrusted), peers to ask and the key."""
+
+    file_id: FileId
+    name: str | None = None
+    peers: tuple[Address, ...] = ()
+    key: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Link:
+        """Read a link or a bare file id; raises UsageError. Unknown fields are ignored."""
+        text = text.strip()
+        if len(text) > MAX_LINK_LENGTH:
+            raise UsageError(f"the link is longer than {MAX_LINK_LENGTH} characters")
+        if text[: len(SCHEME)].lower() == SCHEME:
+            text = text[len(SCHEME) :]
+        identity, _, query = text.partition("?")
+        try:
+            file_id = parse_file_id(identity)
+        except UsageError:
+            # Cut, because a key may follow where the ? was lost.
+            raise UsageError(
+                f"{identity[:64]!r} is neither a link nor a file id: expected 64 hex digits,"
+                f" with or without {SCHEME} before them"
+            ) from None
+        try:
+            fields = parse_qsl(query, keep_blank_values=True, errors="strict")
+        except ValueError:
+            raise UsageError("the link's text after the ? is not UTF-8: copy it again") from None
+        names = [value for key, value in fields if key == "name"]
+        peers = tuple(Address.parse(value) for key, value in fields if key == "peer")
+        keys = [value for key, value in fields if key == "key"]
+        if len(names) > 1 or len(keys) > 1:
+            raise UsageError("the link has two names or two keys: copy it again")
+        if len(peers) > MAX_LINK_PEERS:
+            raise UsageError(f"the link names more than {MAX_LINK_PEERS} peers: take some out")
+        return cls(
+            file_id,
+            names[0] or None if names else None,
+            peers,
+            _parse_key(keys[0]) if keys else None,
+        )
+
+    @property
+    def text(self) -> str:
+        """The link to pass on, key included: whoever sees it can fetch and read."""
+        fields = [f"name={quote(self.name, safe='')}"] if self.name else []
+        fields += [f"peer={quote(str(peer), safe=':@[]')}" for peer in self.peers]
+        if self.key is not None:
+            fields.append("key=" + base64.urlsafe_b64encode(self.key).decode().rstrip("="))
+        return SCHEME + self.file_id.hex() + ("?" + "&".join(fields) if fields else "")
+
+
+def _parse_key(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    # Re-encoding refuses the spare bits of the last character.
+    if len(key) != KEY_SIZE or base64.urlsafe_b64encode(key).decode().rstrip("=") != text:
+        raise UsageError("the key in the link is damaged: copy the whole link again")
+    return key
+
+
+def _checked_host(host: str, text: str) -> str:
+    if host.startswith("["):
+        bracketed = _BRACKETED.fullmatch(host)
+        try:
+            return str(ipaddress.IPv6Address(bracketed[1] if bracketed else ""))
+        except ValueError:
+            raise _bad_address(text, "the part in brackets is not an IPv6 address") from None
+    if ":" in host:
+        raise _bad_address(text, "put an IPv6 address in brackets, as in [::1]:7000")
+    if len(host) > MAX_HOST_LENGTH or not _HOST.fullmatch(host):
+        raise _bad_address(text, "the host is not a name or an IP address")
+    return host.lower()
+
+
+def _bad_address(text: str, advice: str) -> UsageError:
+    return UsageError(f"{text[:200]!r} is not an address: {advice}")

@@ -1,0 +1,69 @@
+"""Measured rates and delays of one peer, and the window they allow.
+
+A window answers one question: how many bytes may be on their way from this
+peer before the next chunk is asked for? Too few and the link idles for a
+round trip; too many and chunks are bound to a peer long before it can send
+them, which is what makes swarms finish late. So it is about twice the
+bandwidth-delay product (the principle of BBR: Cardwell et al., "BBR:
+Congestion-Based Congestion Control", CACM 2017) plus a few milliseconds of
+scheduling noise, measured anew all the time.
+"""
+
+from __future__ import annotations
+
+SAMPLE_SECONDS = 0.05  # shorter samples measure the scheduler of the OS, not the link
+RATE_GAIN = 0.4  # weight of a new sample: settles in about five
+RTT_MEMORY = 10.0  # seconds after which a minimum round trip is measured anew, as in BBR
+NOISE_SECONDS = 0.010  # one turn of a busy event loop at both ends
+MIN_WINDOW = 64 * 1024  # bytes: what is lost to a late request on a slow link is at most this
+MAX_WINDOW = 32 * 1024 * 1024  # bytes: 1.25 Gb/s at 200 ms; bounds what a peer may owe us
+DEFAULT_RTT = 0.05  # seconds, until measured
+
+
+class Pace:
+    """Rate (bytes/s) and round trip (s) of one peer while it owes us bytes."""
+
+    def __init__(self, now: float) -> None:
+        self.rate = 0.0
+        self.last_data = now
+        self._sample_start = now
+        self._sample_bytes = 0
+        self._rtt: float | None = None
+        self._rtt_at = now
+
+    @property
+    def rtt(self) -> float:
+        return DEFAULT_RTT if self._rtt is None else self._rtt
+
+    def round_trip(self, now: float, seconds: float) -> None:
+        """A new measurement of the round trip; the smallest recent one counts."""
+        if self._rtt is None or seconds <= self._rtt or now - self._rtt_at > RTT_MEMORY:
+            self._rtt = seconds
+            self._rtt_at = now
+
+    def start(self, now: float) -> None:
+        """The peer owed nothing and was now asked for something: time starts to count."""
+        self._sample_start = now
+        self._sample_bytes = 0
+        self.last_data = now
+
+    def delivered(self, now: float, size: int) -> None:
+        """`size` bytes arrived."""
+        self.last_data = now
+        self._sample_bytes += size
+        elapsed = now - self._sample_start
+        if elapsed >= max(SAMPLE_SECONDS, self.rtt):
+            sample = self._sample_bytes / elapsed
+            self.rate = sample if not self.rate else self.rate + RATE_GAIN * (sample - self.rate)
+            self._sample_start = now
+            self._sample_bytes = 0
+
+    @property
+    def window(self) -> int:
+        """Bytes that may be outstanding when the next chunk is asked for."""
+        wanted = self.rate * (2 * self.rtt + NOISE_SECONDS)
+        return int(min(max(wanted, MIN_WINDOW), MAX_WINDOW))
+
+    def seconds_for(self, size: int) -> float | None:
+        """How long `size` outstanding bytes will take; None while the rate is unknown."""
+        return self.rtt + size / self.rate if self.rate else None

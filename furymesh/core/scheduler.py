@@ -1,0 +1,419 @@
+"""Which chunk to ask of which peer, and when to ask another: events in, actions out.
+
+One Scheduler per download. Each event method takes the time, changes the
+state at once and returns the actions to carry out; it never waits.
+
+Always true:
+
+* a chunk is IN_FLIGHT in the ledger exactly while some peer owes it
+  (``_owners``) or its complete bytes await verification (``_verifying``);
+* a chunk is owed by at most MAX_OWNERS peers, by more than one only in the
+  endgame: when no MISSING chunk is left for an idle peer and the first owner
+  is late;
+* a peer owes at most one chunk beyond its window, so chunks are bound to
+  peers as late as the link's delay allows.
+
+Rarest first with random ties (Cohen, "Incentives build robustness in
+BitTorrent", 2003); late binding and the duplicate of a late chunk keep the
+end of a download as fast as its middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from furymesh.core.availability import Availability
+from furymesh.core.bitfield import mask_of, random_chunk
+from furymesh.core.errors import IllegalStateError
+from furymesh.core.geometry import Geometry
+from furymesh.core.ledger import Ledger
+from furymesh.core.pacing import Pace
+
+MAX_OWNERS = 2  # a late chunk is duplicated once
+MAX_REQUESTS = 64  # chunks one peer may owe: bounds the queue it has to keep for us
+# A chunk is late when it takes this many times what the peer's rate promised,
+# but never before the grace period: rates jump when a swarm changes.
+LATE_FACTOR = 2.0
+LATE_GRACE = 0.25
+UNKNOWN_SECONDS = 1.0  # promised time while a peer's rate is not yet known
+# Duplicating pays when the idle peer would be done in clearly less time.
+DUPLICATE_GAIN = 2.0
+NOISE = 0.02  # seconds: differences below this are not worth a duplicate
+TICK = 0.1  # seconds between two calls of tick
+# A peer that owes us bytes and says nothing at all for this long is stalled:
+# its chunks go to others and it is probed with one request when it speaks again.
+STALL_SECONDS = 2.0
+STALL_ROUND_TRIPS = 8.0
+# A peer that lives but does not start on a chunk is busy serving others.
+BUSY_FACTOR = 8.0
+BUSY_GRACE = 10.0
+ELSEWHERE_SECONDS = 1.0  # how long a chunk that was handed to others is not asked for again
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask a peer for chunks."""
+
+    peer: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Tell a peer that chunks are no longer wanted from it."""
+
+    peer: int
+    chunks: tuple[int, ...]
+
+
+Action = Request | Cancel
+
+
+@dataclass(slots=True)
+class _Owed:
+    asked_at: float
+    promised: float  # seconds
+    received: int = 0
+    touched: float = 0.0  # when bytes of it last came
+
+
+@dataclass(slots=True)
+class _Peer:
+    pace: Pace
+    have: int = 0
+    owed: dict[int, _Owed] = field(default_factory=dict)
+    owed_bytes: int = 0
+    suggested: list[int] = field(default_factory=list)
+    avoid: int = 0  # chunks it does not give us
+    avoid_until: float = 0.0
+    heard: float = 0.0
+    stalled: bool = False
+    probing: bool = False  # recovering: one chunk at a time until one completes
+
+
+class Scheduler:
+    """Chooses requests for one download; peers are known by integers."""
+
+    def __init__(self, geometry: Geometry, rng: Random, *, have: int = 0, skipped: int = 0) -> None:
+        self.ledger = Ledger(geometry, have, skipped)
+        self.verifiable = 0  # chunks whose digest is known; no others are requested
+        self._geometry = geometry
+        self._rng = rng
+        self._peers: dict[int, _Peer] = {}
+        self._owners: dict[int, list[int]] = {}
+        self._verifying: set[int] = set()
+        self._availability = Availability()
+        self._paused = False
+
+    # --- looking ----------------------------------------------------------------
+
+    def rate(self, peer: int) -> float:
+        return self._peers[peer].pace.rate
+
+    def owed(self, peer: int) -> int:
+        """Bytes outstanding from a peer."""
+        return self._peers[peer].owed_bytes
+
+    def owes(self, peer: int, chunk: int) -> bool:
+        state = self._peers.get(peer)
+        return state is not None and chunk in state.owed
+
+    def has_everything(self, peer: int) -> bool:
+        return self._peers[peer].have == self._geometry.all_chunks
+
+    def interesting(self, peer: int) -> bool:
+        """Whether a peer holds anything that this download still lacks."""
+        return bool(self._peers[peer].have & ~self.ledger.have)
+
+    def availability(self, chunk: int) -> int:
+        return self._availability.count(chunk)
+
+    @property
+    def reachable(self) -> int:
+        """The mask of chunks that some peer holds."""
+        mask = 0
+        for peer in self._peers.values():
+            mask |= peer.have
+        return mask
+
+    # --- events -----------------------------------------------------------------
+
+    def peer_joined(self, now: float, peer: int) -> None:
+        if peer in self._peers:
+            raise IllegalStateError(f"peer {peer} joined twice")
+        self._peers[peer] = _Peer(Pace(now), heard=now)
+
+    def peer_left(self, now: float, peer: int) -> list[Action]:
+        state = self._peers.pop(peer)
+        self._availability.remove(state.have)
+        for chunk in state.owed:
+            self._disown(peer, chunk)
+        return self._fill_all(now)
+
+    def peer_has(self, now: float, peer: int, mask: int) -> list[Action]:
+        """The peer holds these chunks too."""
+        state = self._peers[peer]
+        state.heard = now
+        fresh = mask & ~state.have
+        state.have |= fresh
+        state.avoid &= ~fresh
+        self._availability.add(fresh)
+        return self._fill(now, peer)
+
+    def peer_lost(self, now: float, peer: int, mask: int) -> list[Action]:
+        """The peer holds these chunks no more."""
+        state = self._peers[peer]
+        gone = mask & state.have
+        state.have &= ~gone
+        self._availability.remove(gone)
+        for chunk in [chunk for chunk in state.owed if gone >> chunk & 1]:
+            self._forget(state, peer, chunk)
+        return self._fill_all(now)
+
+    def verifiable_grew(self, now: float, mask: int) -> list[Action]:
+        """The digests of these chunks are known now."""
+        self.verifiable |= mask
+        return self._fill_all(now)
+
+    def heard(self, now: float, peer: int, round_trip: float | None = None) -> list[Action]:
+        """The peer showed that it lives, perhaps with a measured round trip (s)."""
+        state = self._peers[peer]
+        state.heard = now
+        if round_trip is not None:
+            state.pace.round_trip(now, round_trip)
+        if state.stalled:
+            state.stalled = False
+            state.probing = True
+            return self._fill(now, peer)
+        return []
+
+    def data(self, now: float, peer: int, chunk: int, size: int) -> list[Action]:
+        """`size` more bytes of a chunk that the peer owes have arrived."""
+        state = self._peers[peer]
+        owed = state.owed[chunk]
+        owed.received += size
+        owed.touched = now
+        state.owed_bytes -= size
+        state.heard = now
+        state.pace.delivered(now, size)
+        if owed.received < self._geometry.length(chunk):
+            return self._fill(now, peer) if state.owed_bytes < state.pace.window else []
+        del state.owed[chunk]
+        state.probing = False
+        rivals = [owner for owner in self._owners.pop(chunk) if owner != peer]
+        self._verifying.add(chunk)
+        actions: list[Action] = []
+        for rival in rivals:
+            self._drop_owed(self._peers[rival], chunk)
+            actions.append(Cancel(rival, (chunk,)))
+        for rival in rivals:
+            actions += self._fill(now, rival)
+        return actions + self._fill(now, peer)
+
+    def stored(self, now: float, chunk: int) -> list[Action]:
+        """A complete chunk was verified and written."""
+        self._verifying.remove(chunk)
+        self.ledger.store(chunk)
+        return []
+
+    def bad(self, now: float, chunk: int) -> list[Action]:
+        """A complete chunk did not verify, or could not be written."""
+        self._verifying.remove(chunk)
+        self.ledger.release(chunk)
+        return self._fill_all(now)
+
+    def lost(self, now: float, chunk: int) -> list[Action]:
+        """A stored chunk turned out bad on disk."""
+        self.ledger.lose(chunk)
+        return self._fill_all(now)
+
+    def rejected(
+        self, now: float, peer: int, chunks: Iterable[int], *, held: bool, suggest: Iterable[int]
+    ) -> list[Action]:
+        """The peer will not send these chunks.
+
+        `held` tells whether it still has them (it is busy, or handed them to
+        others); `suggest` lists chunks it would rather send.
+        """
+        state = self._peers[peer]
+        state.heard = now
+        refused = mask_of(chunk for chunk in chunks if chunk < self._geometry.chunk_count)
+        for chunk in [chunk for chunk in state.owed if refused >> chunk & 1]:
+            self._forget(state, peer, chunk)
+        if held:
+            state.avoid |= refused
+            state.avoid_until = now + ELSEWHERE_SECONDS
+        else:
+            gone = refused & state.have
+            state.have &= ~gone
+            self._availability.remove(gone)
+        state.suggested = [chunk for chunk in suggest if state.have >> chunk & 1]
+        return self._fill_all(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Look for stalled peers and late chunks; call every TICK or so."""
+        actions: list[Action] = []
+        for peer, state in self._peers.items():
+            if state.avoid and now >= state.avoid_until:
+                state.avoid = 0
+            if state.owed:
+                actions += self._check_owed(now, peer, state)
+        return actions + self._fill_all(now)
+
+    def pause(self) -> list[Action]:
+        """Take back every request, as when the disk is full; `proceed` ends it."""
+        self._paused = True
+        actions: list[Action] = []
+        for peer, state in self._peers.items():
+            if state.owed:
+                actions.append(Cancel(peer, tuple(state.owed)))
+                for chunk in list(state.owed):
+                    self._forget(state, peer, chunk)
+        return actions
+
+    def proceed(self, now: float) -> list[Action]:
+        """Ask for chunks again after a pause."""
+        self._paused = False
+        return self._fill_all(now)
+
+    # --- deciding ---------------------------------------------------------------
+
+    def _check_owed(self, now: float, peer: int, state: _Peer) -> list[Action]:
+        silence = max(STALL_SECONDS, STALL_ROUND_TRIPS * state.pace.rtt)
+        if now - max(state.heard, state.pace.last_data) > silence:
+            state.stalled = True
+            given_up = list(state.owed)
+        else:
+            given_up = [
+                chunk
+                for chunk, owed in state.owed.items()
+                if now - max(owed.asked_at, owed.touched)
+                > BUSY_FACTOR * owed.promised + BUSY_GRACE
+            ]
+            if given_up:
+                state.probing = True
+                state.avoid |= mask_of(given_up)
+                state.avoid_until = now + BUSY_GRACE
+        if not given_up:
+            return []
+        for chunk in given_up:
+            self._forget(state, peer, chunk)
+        return [Cancel(peer, tuple(given_up))]
+
+    def _fill_all(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        # Fast peers choose first; ties in random order so that no peer is favoured.
+        peers = list(self._peers)
+        self._rng.shuffle(peers)
+        peers.sort(key=lambda peer: -self._peers[peer].pace.rate)
+        for peer in peers:
+            actions += self._fill(now, peer)
+        return actions
+
+    def _fill(self, now: float, peer: int) -> list[Action]:
+        """Ask a peer for chunks until its window is full."""
+        state = self._peers[peer]
+        if state.stalled or self._paused:
+            return []
+        chosen: list[int] = []
+        while len(state.owed) < MAX_REQUESTS and not (state.probing and state.owed):
+            if state.owed and state.owed_bytes >= state.pace.window:
+                break
+            chunk = self._pick(state)
+            if chunk is None:
+                chunk = self._pick_late(now, state)
+                if chunk is None:
+                    break
+            else:
+                self.ledger.request(chunk)
+            self._owe(now, peer, state, chunk)
+            chosen.append(chunk)
+        return [Request(peer, tuple(chosen))] if chosen else []
+
+    def _pick(self, state: _Peer) -> int | None:
+        """The chunk to ask of this peer: its suggestion, or a random one of the rarest."""
+        wanted = self.ledger.missing & state.have & self.verifiable & ~state.avoid
+        if not wanted:
+            return None
+        while state.suggested:
+            chunk = state.suggested.pop(0)
+            if wanted >> chunk & 1:
+                return chunk
+        return random_chunk(self._availability.rarest(wanted), self._rng)
+
+    def _pick_late(self, now: float, state: _Peer) -> int | None:
+        """Endgame: the chunk that would come last from its owner, if this peer is quicker."""
+        if not self._owners:
+            return None
+        latest: tuple[float, int] | None = None
+        for chunk, owners in self._owners.items():
+            if not state.have >> chunk & 1 or chunk in state.owed or len(owners) >= MAX_OWNERS:
+                continue
+            eta = self._eta(now, owners[0], chunk)
+            if latest is None or eta > latest[0]:
+                latest = (eta, chunk)
+        if latest is None:
+            return None
+        eta, chunk = latest
+        mine = state.pace.seconds_for(state.owed_bytes + self._geometry.length(chunk))
+        needed = UNKNOWN_SECONDS if mine is None else mine
+        return chunk if eta > DUPLICATE_GAIN * needed + NOISE else None
+
+    def _eta(self, now: float, owner: int, chunk: int) -> float:
+        """Seconds until the owner will have sent a chunk; infinite when it is late."""
+        state = self._peers[owner]
+        owed = state.owed[chunk]
+        waited = now - max(owed.asked_at, owed.touched)
+        if waited > LATE_FACTOR * owed.promised + LATE_GRACE:
+            return float("inf")
+        ahead = 0
+        for other, debt in state.owed.items():
+            ahead += self._geometry.length(other) - debt.received
+            if other == chunk:
+                break
+        return state.pace.seconds_for(ahead) or max(UNKNOWN_SECONDS - waited, 0.0)
+
+    # --- bookkeeping ------------------------------------------------------------
+
+    def _owe(self, now: float, peer: int, state: _Peer, chunk: int) -> None:
+        if not state.owed:
+            state.pace.start(now)
+            state.heard = now
+        length = self._geometry.length(chunk)
+        promised = state.pace.seconds_for(state.owed_bytes + length) or UNKNOWN_SECONDS
+        state.owed[chunk] = _Owed(now, promised)
+        state.owed_bytes += length
+        self._owners.setdefault(chunk, []).append(peer)
+
+    def _drop_owed(self, state: _Peer, chunk: int) -> None:
+        owed = state.owed.pop(chunk)
+        state.owed_bytes -= self._geometry.length(chunk) - owed.received
+
+    def _forget(self, state: _Peer, peer: int, chunk: int) -> None:
+        """A peer no longer owes a chunk that it did not bring."""
+        self._drop_owed(state, chunk)
+        self._disown(peer, chunk)
+
+    def _disown(self, peer: int, chunk: int) -> None:
+        owners = self._owners[chunk]
+        owners.remove(peer)
+        if not owners:
+            del self._owners[chunk]
+            self.ledger.release(chunk)
+
+    def check(self) -> None:
+        """Raise IllegalStateError if an invariant is broken; for tests."""
+        owned = mask_of(self._owners) | mask_of(self._verifying)
+        if owned != self.ledger.in_flight:
+            raise IllegalStateError("in-flight chunks and their owners disagree")
+        for chunk, owners in self._owners.items():
+            if not 1 <= len(owners) <= MAX_OWNERS or len(set(owners)) != len(owners):
+                raise IllegalStateError(f"chunk {chunk} has owners {owners}")
+        for peer, state in self._peers.items():
+            left = sum(self._geometry.length(c) - o.received for c, o in state.owed.items())
+            if left != state.owed_bytes:
+                raise IllegalStateError(f"peer {peer} owes {left}, booked {state.owed_bytes}")
+            if any(peer not in self._owners[chunk] for chunk in state.owed):
+                raise IllegalStateError(f"peer {peer} owes a chunk it does not own")

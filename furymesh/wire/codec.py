@@ -1,0 +1,219 @@
+"""Control records to messages and back: the only importer of generated protobuf.
+
+Decoding is where a peer's bytes become trusted values, so every length, count
+and range that does not depend on the share is checked here. Whatever breaks a
+rule raises ProtocolError. Unknown fields are ignored and unknown messages come
+out as ``Unknown``: a newer peer may say more than we understand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from furymesh.core.errors import ProtocolError
+from furymesh.core.geometry import MAX_CHUNK_SIZE, PAGE_SIZE
+from furymesh.core.ids import ID_SIZE, INSTANCE_SIZE
+from furymesh.wire import messages as m
+from furymesh.wire.pb import furymesh_pb2 as pb
+
+# Bytes in one Data message: a control message never waits behind more.
+MAX_PIECE = 1024 * 1024
+MAX_INDEX = 2**31  # above any chunk index the geometry allows
+MAX_INDICES = 4096  # one message; more is sent as several
+MAX_BITMAP = 64 * 1024  # bytes in one Bitmap message: half a million chunks
+MAX_HEADER = 64 * 1024  # DESIGN: a manifest header stays below this
+MAX_PAGES_ASKED = 256
+MAX_PEERS = 100  # as in BitTorrent's PEX: enough to find a swarm, too few to flood with
+MAX_TEXT = 255
+MAX_FEATURES = 32
+MAX_SUGGEST = 16
+# The largest message is a manifest page; anything longer cannot be honest.
+MAX_FRAME = PAGE_SIZE + 1024
+
+
+def encode(message: m.Message) -> bytes:
+    """One Frame; the caller seals it as one record."""
+    return _ENCODERS[type(message)](message)
+
+
+def decode(raw: bytes) -> m.Message:
+    """Read one Frame; raises ProtocolError for anything the protocol forbids."""
+    if len(raw) > MAX_FRAME:
+        raise ProtocolError(f"control message of {len(raw)} bytes")
+    try:
+        frame = pb.Frame.FromString(raw)
+    except DecodeError:
+        raise ProtocolError("control message is not valid protobuf") from None
+    kind = frame.WhichOneof("body")
+    if kind is None:
+        return m.Unknown()
+    return _DECODERS[kind](getattr(frame, kind))
+
+
+def _need(condition: bool, what: str) -> None:
+    if not condition:
+        raise ProtocolError(what)
+
+
+def _indices(values: Any, limit: int = MAX_INDICES) -> tuple[int, ...]:
+    _need(len(values) <= limit, "too many indices in one message")
+    out = tuple(values)
+    _need(not out or max(out) < MAX_INDEX, "index out of range")
+    return out
+
+
+def _reason(value: int) -> m.Reason:
+    try:
+        return m.Reason(value)
+    except ValueError:  # a newer peer's reason
+        return m.Reason.UNSPECIFIED
+
+
+def _ip(raw: bytes, *, optional: bool) -> bytes:
+    _need(len(raw) in (4, 16) or (optional and not raw), "IP address of odd length")
+    return raw
+
+
+def _port(value: int, *, optional: bool) -> int:
+    _need(value < 65536 and (optional or value > 0), "port out of range")
+    return value
+
+
+def _text(value: str) -> str:
+    _need(len(value.encode()) <= MAX_TEXT, "text too long")
+    return value
+
+
+def _hello(p: pb.Hello) -> m.Hello:
+    _need(len(p.instance) == INSTANCE_SIZE, "instance id of wrong length")
+    _need(0 < p.min_version <= p.version, "version range is empty")
+    _need(len(p.features) <= MAX_FEATURES, "too many features")
+    return m.Hello(
+        version=p.version,
+        min_version=p.min_version,
+        instance=p.instance,
+        listen_port=_port(p.listen_port, optional=True),
+        agent=_text(p.agent),
+        features=tuple(_text(feature) for feature in p.features),
+        observed_ip=_ip(p.observed_ip, optional=True),
+        observed_port=_port(p.observed_port, optional=True),
+    )
+
+
+def _join(p: pb.Join) -> m.Join:
+    _need(len(p.tag) == ID_SIZE and len(p.proof) == ID_SIZE, "tag or proof of wrong length")
+    return m.Join(p.share, p.tag, p.proof)
+
+
+def _get_manifest(p: pb.GetManifest) -> m.GetManifest:
+    return m.GetManifest(p.share, p.header, _indices(p.pages, MAX_PAGES_ASKED))
+
+
+def _manifest_header(p: pb.ManifestHeader) -> m.ManifestHeader:
+    _need(len(p.header) <= MAX_HEADER, "manifest header too long")
+    return m.ManifestHeader(p.share, p.header, _text(p.name), p.executable)
+
+
+def _manifest_page(p: pb.ManifestPage) -> m.ManifestPage:
+    _need(len(p.data) <= PAGE_SIZE, "manifest page too long")
+    return m.ManifestPage(p.share, p.page, p.data)
+
+
+def _bitmap(p: pb.Bitmap) -> m.Bitmap:
+    _need(len(p.bits) <= MAX_BITMAP, "bitmap too long")
+    _need(p.first % 8 == 0 and p.first < MAX_INDEX, "bitmap does not start on a byte")
+    _need(not (p.all and (p.bits or p.first)), "bitmap says all and lists bits")
+    return m.Bitmap(p.share, p.first, p.bits, p.all)
+
+
+def _data(p: pb.Data) -> m.Data:
+    _need(p.chunk < MAX_INDEX, "chunk index out of range")
+    _need(0 < p.length <= MAX_PIECE, "data length out of range")
+    _need(p.offset + p.length <= MAX_CHUNK_SIZE, "data beyond the largest chunk")
+    return m.Data(p.share, p.chunk, p.offset, p.length)
+
+
+def _reject(p: pb.Reject) -> m.Reject:
+    return m.Reject(
+        p.share, _indices(p.chunks), _reason(p.reason), _indices(p.suggest, MAX_SUGGEST)
+    )
+
+
+def _peers(p: pb.Peers) -> m.Peers:
+    _need(len(p.peers) <= MAX_PEERS, "too many peers in one message")
+    found = []
+    for peer in p.peers:
+        _need(len(peer.node_id) in (0, ID_SIZE), "node id of wrong length")
+        found.append(
+            m.PeerAddress(
+                _ip(peer.ip, optional=False), _port(peer.port, optional=False), peer.node_id
+            )
+        )
+    return m.Peers(p.share, tuple(found))
+
+
+def _goodbye(p: pb.Goodbye) -> m.Goodbye:
+    return m.Goodbye(_reason(p.reason), _text(p.detail))
+
+
+_DECODERS: dict[str, Callable[[Any], m.Message]] = {
+    "hello": _hello,
+    "join": _join,
+    "refuse": lambda p: m.Refuse(p.share, _reason(p.reason)),
+    "leave": lambda p: m.Leave(p.share, _reason(p.reason)),
+    "get_manifest": _get_manifest,
+    "manifest_header": _manifest_header,
+    "manifest_page": _manifest_page,
+    "bitmap": _bitmap,
+    "have": lambda p: m.Have(p.share, _indices(p.chunks)),
+    "lost": lambda p: m.Lost(p.share, _indices(p.chunks)),
+    "request": lambda p: m.Request(p.share, _indices(p.chunks)),
+    "data": _data,
+    "cancel": lambda p: m.Cancel(p.share, _indices(p.chunks)),
+    "reject": _reject,
+    "peers": _peers,
+    "ping": lambda p: m.Ping(p.nonce),
+    "pong": lambda p: m.Pong(p.nonce),
+    "goodbye": _goodbye,
+}
+
+
+def _plain(field: str, message_type: Any) -> Callable[[Any], bytes]:
+    """Encoder for a message whose fields go onto the wire as they are."""
+    slots = message_type.DESCRIPTOR.fields_by_name.keys()
+
+    def encoder(value: Any) -> bytes:
+        body = message_type(**{slot: getattr(value, slot) for slot in slots})
+        return bytes(pb.Frame(**{field: body}).SerializeToString())
+
+    return encoder
+
+
+def _encode_peers(value: m.Peers) -> bytes:
+    peers = [pb.PeerAddress(ip=p.ip, port=p.port, node_id=p.node_id) for p in value.peers]
+    return pb.Frame(peers=pb.Peers(share=value.share, peers=peers)).SerializeToString()
+
+
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    m.Hello: _plain("hello", pb.Hello),
+    m.Join: _plain("join", pb.Join),
+    m.Refuse: _plain("refuse", pb.Refuse),
+    m.Leave: _plain("leave", pb.Leave),
+    m.GetManifest: _plain("get_manifest", pb.GetManifest),
+    m.ManifestHeader: _plain("manifest_header", pb.ManifestHeader),
+    m.ManifestPage: _plain("manifest_page", pb.ManifestPage),
+    m.Bitmap: _plain("bitmap", pb.Bitmap),
+    m.Have: _plain("have", pb.Have),
+    m.Lost: _plain("lost", pb.Lost),
+    m.Request: _plain("request", pb.Request),
+    m.Data: _plain("data", pb.Data),
+    m.Cancel: _plain("cancel", pb.Cancel),
+    m.Reject: _plain("reject", pb.Reject),
+    m.Peers: _encode_peers,
+    m.Ping: _plain("ping", pb.Ping),
+    m.Pong: _plain("pong", pb.Pong),
+    m.Goodbye: _plain("goodbye", pb.Goodbye),
+}

@@ -1,0 +1,186 @@
+"""The control messages of a link as plain values.
+
+They mirror proto/furymesh.proto field by field; every instance that comes out
+of the codec has passed its length and range checks. ``share`` is always the
+number that the *sender* chose in its Join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """Why something was refused or ended; numbers as on the wire."""
+
+    UNSPECIFIED = 0
+    NOT_FOUND = 1
+    NOT_HELD = 2
+    ELSEWHERE = 3
+    BUSY = 4
+    SHUTTING_DOWN = 5
+    PROTOCOL = 6
+    BAD_DATA = 7
+    DUPLICATE = 8
+    VERSION = 9
+    DONE = 10
+    IDLE = 11
+    FORBIDDEN = 12
+
+    @property
+    def words(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    version: int
+    min_version: int
+    instance: bytes
+    listen_port: int = 0
+    agent: str = ""
+    features: tuple[str, ...] = ()
+    observed_ip: bytes = b""
+    observed_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    share: int
+    tag: bytes
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    share: int  # the receiver's number, from the Join that is refused
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    share: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class GetManifest:
+    share: int
+    header: bool
+    pages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestHeader:
+    share: int
+    header: bytes
+    name: str
+    executable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestPage:
+    share: int
+    page: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bitmap:
+    share: int
+    first: int
+    bits: bytes
+    all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    share: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    share: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    share: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    share: int
+    chunk: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    share: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    share: int
+    chunks: tuple[int, ...]
+    reason: Reason
+    suggest: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    ip: bytes
+    port: int
+    node_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    share: int
+    peers: tuple[PeerAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A message this version does not know: skipped, as docs/protocol.md asks."""
+
+
+ShareMessage = (
+    Leave
+    | GetManifest
+    | ManifestHeader
+    | ManifestPage
+    | Bitmap
+    | Have
+    | Lost
+    | Request
+    | Data
+    | Cancel
+    | Reject
+    | Peers
+)
+LinkMessage = Hello | Join | Refuse | Ping | Pong | Goodbye | Unknown
+Message = LinkMessage | ShareMessage

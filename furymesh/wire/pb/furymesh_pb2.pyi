@@ -1,0 +1,261 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_NOT_FOUND: _ClassVar[Reason]
+    REASON_NOT_HELD: _ClassVar[Reason]
+    REASON_ELSEWHERE: _ClassVar[Reason]
+    REASON_BUSY: _ClassVar[Reason]
+    REASON_SHUTTING_DOWN: _ClassVar[Reason]
+    REASON_PROTOCOL: _ClassVar[Reason]
+    REASON_BAD_DATA: _ClassVar[Reason]
+    REASON_DUPLICATE: _ClassVar[Reason]
+    REASON_VERSION: _ClassVar[Reason]
+    REASON_DONE: _ClassVar[Reason]
+    REASON_IDLE: _ClassVar[Reason]
+    REASON_FORBIDDEN: _ClassVar[Reason]
+REASON_UNSPECIFIED: Reason
+REASON_NOT_FOUND: Reason
+REASON_NOT_HELD: Reason
+REASON_ELSEWHERE: Reason
+REASON_BUSY: Reason
+REASON_SHUTTING_DOWN: Reason
+REASON_PROTOCOL: Reason
+REASON_BAD_DATA: Reason
+REASON_DUPLICATE: Reason
+REASON_VERSION: Reason
+REASON_DONE: Reason
+REASON_IDLE: Reason
+REASON_FORBIDDEN: Reason
+
+class Frame(_message.Message):
+    __slots__ = ("hello", "join", "refuse", "leave", "get_manifest", "manifest_header", "manifest_page", "bitmap", "have", "lost", "request", "data", "cancel", "reject", "peers", "ping", "pong", "goodbye")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    GET_MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_HEADER_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_PAGE_FIELD_NUMBER: _ClassVar[int]
+    BITMAP_FIELD_NUMBER: _ClassVar[int]
+    HAVE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    REJECT_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    PONG_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    join: Join
+    refuse: Refuse
+    leave: Leave
+    get_manifest: GetManifest
+    manifest_header: ManifestHeader
+    manifest_page: ManifestPage
+    bitmap: Bitmap
+    have: Have
+    lost: Lost
+    request: Request
+    data: Data
+    cancel: Cancel
+    reject: Reject
+    peers: Peers
+    ping: Ping
+    pong: Pong
+    goodbye: Goodbye
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., get_manifest: _Optional[_Union[GetManifest, _Mapping]] = ..., manifest_header: _Optional[_Union[ManifestHeader, _Mapping]] = ..., manifest_page: _Optional[_Union[ManifestPage, _Mapping]] = ..., bitmap: _Optional[_Union[Bitmap, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("version", "min_version", "features", "instance", "listen_port", "agent", "observed_ip", "observed_port")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    LISTEN_PORT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_IP_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_PORT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    min_version: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    instance: bytes
+    listen_port: int
+    agent: str
+    observed_ip: bytes
+    observed_port: int
+    def __init__(self, version: _Optional[int] = ..., min_version: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ..., listen_port: _Optional[int] = ..., agent: _Optional[str] = ..., observed_ip: _Optional[bytes] = ..., observed_port: _Optional[int] = ...) -> None: ...
+
+class Join(_message.Message):
+    __slots__ = ("share", "tag", "proof")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    tag: bytes
+    proof: bytes
+    def __init__(self, share: _Optional[int] = ..., tag: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class Refuse(_message.Message):
+    __slots__ = ("share", "reason")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    reason: Reason
+    def __init__(self, share: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ("share", "reason")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    reason: Reason
+    def __init__(self, share: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ...) -> None: ...
+
+class GetManifest(_message.Message):
+    __slots__ = ("share", "header", "pages")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    header: bool
+    pages: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., header: _Optional[bool] = ..., pages: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ManifestHeader(_message.Message):
+    __slots__ = ("share", "header", "name", "executable")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    header: bytes
+    name: str
+    executable: bool
+    def __init__(self, share: _Optional[int] = ..., header: _Optional[bytes] = ..., name: _Optional[str] = ..., executable: _Optional[bool] = ...) -> None: ...
+
+class ManifestPage(_message.Message):
+    __slots__ = ("share", "page", "data")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    page: int
+    data: bytes
+    def __init__(self, share: _Optional[int] = ..., page: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Bitmap(_message.Message):
+    __slots__ = ("share", "first", "bits", "all")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    first: int
+    bits: bytes
+    all: bool
+    def __init__(self, share: _Optional[int] = ..., first: _Optional[int] = ..., bits: _Optional[bytes] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class Have(_message.Message):
+    __slots__ = ("share", "chunks")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Lost(_message.Message):
+    __slots__ = ("share", "chunks")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("share", "chunks")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Data(_message.Message):
+    __slots__ = ("share", "chunk", "offset", "length")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunk: int
+    offset: int
+    length: int
+    def __init__(self, share: _Optional[int] = ..., chunk: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("share", "chunks")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Reject(_message.Message):
+    __slots__ = ("share", "chunks", "reason", "suggest")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SUGGEST_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    chunks: _containers.RepeatedScalarFieldContainer[int]
+    reason: Reason
+    suggest: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, share: _Optional[int] = ..., chunks: _Optional[_Iterable[int]] = ..., reason: _Optional[_Union[Reason, str]] = ..., suggest: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PeerAddress(_message.Message):
+    __slots__ = ("ip", "port", "node_id")
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ip: bytes
+    port: int
+    node_id: bytes
+    def __init__(self, ip: _Optional[bytes] = ..., port: _Optional[int] = ..., node_id: _Optional[bytes] = ...) -> None: ...
+
+class Peers(_message.Message):
+    __slots__ = ("share", "peers")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    share: int
+    peers: _containers.RepeatedCompositeFieldContainer[PeerAddress]
+    def __init__(self, share: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+
+class Pong(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason", "detail")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    reason: Reason
+    detail: str
+    def __init__(self, reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
