@@ -1,0 +1,73 @@
+"""The large buffers of a node, shared by all its links.
+
+Always true: memory for receiving and sending does not grow with the number of
+links. One receive buffer serves every link, because a link consumes what it
+received before it waits again; send buffers are lent to links that have
+something to send; slabs hold chunks that are arriving or being verified.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from furymesh.wire.records import MAX_RECORD
+
+RECEIVE_SIZE = 1024 * 1024 + MAX_RECORD  # one system call for about a mebibyte
+SEND_SIZE = 1024 * 1024  # chunk bytes sealed for one system call
+# What sealing adds to a full send buffer: a tag and a header per record, and
+# room for one batch of control messages.
+SEND_SLACK = 256 * 1024
+IDLE_BUFFERS = 4  # kept for reuse; beyond this they go back to the system
+SLAB_BUDGET = 48 * 1024 * 1024  # bytes of chunks arriving or being verified, over all links
+MIN_SLABS = 4  # even with the largest chunks
+
+
+class SlabPool:
+    """Chunk-sized buffers for one download, from a fixed budget.
+
+    `take` returns None when the budget is spent; `wait` until one is given
+    back. Slabs are reused, never cleared: every byte is overwritten before it
+    is verified.
+    """
+
+    def __init__(self, chunk_size: int, budget: int = SLAB_BUDGET) -> None:
+        self.chunk_size = chunk_size
+        self._limit = max(MIN_SLABS, budget // max(chunk_size, 1))
+        self._free: list[memoryview] = []
+        self._lent = 0
+        self._waiters: deque[trio.Event] = deque()
+
+    def take(self) -> memoryview | None:
+        if self._lent >= self._limit:
+            return None
+        self._lent += 1
+        return self._free.pop() if self._free else memoryview(bytearray(self.chunk_size))
+
+    def give(self, slab: memoryview) -> None:
+        self._lent -= 1
+        self._free.append(slab)
+        if self._waiters:
+            self._waiters.popleft().set()
+
+    async def wait(self) -> None:
+        event = trio.Event()
+        self._waiters.append(event)
+        await event.wait()
+
+
+class Buffers:
+    """What one node's links share."""
+
+    def __init__(self) -> None:
+        self.receive = memoryview(bytearray(RECEIVE_SIZE))
+        self.scratch = memoryview(bytearray(SEND_SIZE))  # plaintext on its way to a seal
+        self._idle: list[memoryview] = []
+
+    def take_send(self) -> memoryview:
+        return self._idle.pop() if self._idle else memoryview(bytearray(SEND_SIZE + SEND_SLACK))
+
+    def give_send(self, buffer: memoryview) -> None:
+        if len(self._idle) < IDLE_BUFFERS:
+            self._idle.append(buffer)

@@ -1,0 +1,331 @@
+"""Dialling and listening: from an address or a socket to a secure link.
+
+`Endpoint` holds what every link of a node needs: the identity, the rules of
+whom to talk to, the shared buffers and budgets. A link is handed out only
+after the Noise handshake, the identity check and both Hellos; before that a
+stranger costs one task, a few hundred bytes and at most HANDSHAKE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from furymesh import __version__
+from furymesh.core.errors import (
+    EnvironmentFault,
+    FuryMeshError,
+    HandshakeError,
+    LinkClosedError,
+    UnavailableError,
+)
+from furymesh.core.ids import INSTANCE_SIZE, NodeId, node_id_text
+from furymesh.core.link import Address
+from furymesh.net.buffers import Buffers
+from furymesh.net.identity import Identity
+from furymesh.net.secure_link import SecureLink
+from furymesh.net.stream import ByteStream, TcpStream
+from furymesh.net.throttle import Budget, ThrottledStream
+from furymesh.wire import codec
+from furymesh.wire import messages as m
+from furymesh.wire.authentication import (
+    LENGTH_SIZE,
+    PROLOGUE,
+    check_payload,
+    frame_message,
+    make_payload,
+    message_size,
+)
+from furymesh.wire.noise import Handshake
+from furymesh.wire.records import HEADER_SIZE, OVERHEAD, Opening, Sealing, ciphertext_size
+from furymesh.wire.session import MIN_PROTOCOL_VERSION, PROTOCOL_VERSION, Session
+
+CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
+HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger is dropped
+MAX_HANDSHAKES = 64  # strangers at once; each is a task and about a kilobyte
+MAX_HANDSHAKES_PER_HOST = 16  # so that one host cannot take all the places
+BACKLOG = 128
+ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """What this node shows and demands when a link is made."""
+
+    identity: Identity
+    buffers: Buffers = field(default_factory=Buffers)
+    instance: bytes = field(default_factory=lambda: os.urandom(INSTANCE_SIZE))
+    allow: frozenset[NodeId] | None = None  # None: everybody
+    psk: bytes | None = None
+    upload: list[Budget] = field(default_factory=list)
+    download: list[Budget] = field(default_factory=list)
+    listen_port: int = 0
+    noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
+
+    async def establish(
+        self,
+        sock: socket.socket,
+        remote: tuple[str, int],
+        *,
+        initiator: bool,
+        expected: NodeId | None = None,
+    ) -> SecureLink:
+        """Make a connected socket a link; closes the socket on any failure.
+
+        Raises HandshakeError (wrong or unwelcome identity, bad messages) or
+        LinkClosedError.
+        """
+        tcp = TcpStream(sock)
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                link = await self._handshake(tcp, remote, initiator, expected)
+                await _exchange_hello(tcp, link, self._hello(remote))
+                return link
+        except trio.TooSlowError:
+            tcp.close()
+            raise HandshakeError("the handshake took too long") from None
+        except BaseException:
+            tcp.close()
+            raise
+
+    async def _handshake(
+        self, tcp: TcpStream, remote: tuple[str, int], initiator: bool, expected: NodeId | None
+    ) -> SecureLink:
+        noise = Handshake(
+            initiator=initiator,
+            static=self.noise_key,
+            prologue=PROLOGUE,
+            psk=self.psk,
+            ephemeral=X25519PrivateKey.generate(),
+        )
+        mine = make_payload(self.identity.private, self.noise_key.public_key().public_bytes_raw())
+        if initiator:
+            await _send(tcp, noise.write_message(b""))
+            payload = await _receive(tcp, noise)
+            node_id = check_payload(payload, noise.remote_static, expected=expected)
+            self._check_allowed(node_id)
+            await _send(tcp, noise.write_message(mine))
+        else:
+            if await _receive(tcp, noise):
+                raise HandshakeError("the first handshake message carries a payload")
+            await _send(tcp, noise.write_message(mine))
+            payload = await _receive(tcp, noise)
+            node_id = check_payload(payload, noise.remote_static, expected=expected)
+            self._check_allowed(node_id)
+        send_key, receive_key = noise.split()
+        stream: ByteStream = tcp
+        if self.upload or self.download:
+            stream = ThrottledStream(tcp, upload=self.upload, download=self.download)
+        return SecureLink(
+            stream,
+            Session(initiator=initiator, handshake_hash=noise.handshake_hash),
+            Sealing(send_key),
+            Opening(receive_key),
+            self.buffers,
+            node_id=node_id,
+            remote=remote,
+            initiator=initiator,
+        )
+
+    def _check_allowed(self, node_id: NodeId) -> None:
+        if self.allow is not None and node_id not in self.allow:
+            raise HandshakeError(f"node {node_id_text(node_id)} is not on the allow-list")
+
+    def _hello(self, remote: tuple[str, int]) -> m.Hello:
+        return m.Hello(
+            version=PROTOCOL_VERSION,
+            min_version=MIN_PROTOCOL_VERSION,
+            instance=self.instance,
+            listen_port=self.listen_port,
+            agent=f"furymesh/{__version__}",
+            observed_ip=packed_ip(remote[0]),
+            observed_port=remote[1],
+        )
+
+    # --- dialling -----------------------------------------------------------------
+
+    async def dial(self, address: Address) -> SecureLink:
+        """Connect to an address, its names resolved and tried in turn.
+
+        Raises UnavailableError when nobody answers, HandshakeError when the
+        wrong node does.
+        """
+        try:
+            found = await trio.socket.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            raise UnavailableError(f"{address}: {error.strerror or error}") from None
+        failure: FuryMeshError = UnavailableError(f"{address}: no usable address")
+        for family, _, _, _, target in found:
+            try:
+                sock = await _connect(family, target)
+            except UnavailableError as error:
+                failure = UnavailableError(f"{address}: {error}")
+                continue
+            remote = (str(target[0]), int(target[1]))
+            return await self.establish(sock, remote, initiator=True, expected=address.node_id)
+        raise failure
+
+    # --- listening ----------------------------------------------------------------
+
+    async def serve(
+        self, listeners: list[socket.socket], handler: Callable[[SecureLink], Awaitable[None]]
+    ) -> None:
+        """Accept links for ever; `handler` runs in a task of its own for each."""
+        pending: Counter[str] = Counter()
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, handler, nursery, pending)
+
+    async def _accept(
+        self,
+        listener: socket.socket,
+        handler: Callable[[SecureLink], Awaitable[None]],
+        nursery: trio.Nursery,
+        pending: Counter[str],
+    ) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    await trio.sleep(ACCEPT_PAUSE)
+                continue
+            host = str(address[0])
+            if pending.total() >= MAX_HANDSHAKES or pending[host] >= MAX_HANDSHAKES_PER_HOST:
+                sock.close()
+                continue
+            nursery.start_soon(self._welcome, sock, (host, int(address[1])), handler, pending)
+
+    async def _welcome(
+        self,
+        sock: socket.socket,
+        remote: tuple[str, int],
+        handler: Callable[[SecureLink], Awaitable[None]],
+        pending: Counter[str],
+    ) -> None:
+        pending[remote[0]] += 1
+        try:
+            link = await self.establish(sock, remote, initiator=False)
+        except FuryMeshError:
+            return  # a stranger's failure is the stranger's business
+        finally:
+            pending[remote[0]] -= 1
+            if not pending[remote[0]]:
+                del pending[remote[0]]
+        await handler(link)
+
+
+def listen(address: Address) -> list[socket.socket]:
+    """Open listening sockets; port 0 takes any free one, the same for all families.
+
+    Raises EnvironmentFault when the port is taken or the address is not ours.
+    """
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, _, _, _, target in socket.getaddrinfo(
+            address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((target[0], port, *target[2:]))
+            sock.listen(BACKLOG)
+            port = sock.getsockname()[1]
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        if error.errno == errno.EADDRINUSE:
+            reason = "the port is taken; choose another, or 0 for any free one"
+        else:
+            reason = error.strerror or str(error)
+        raise EnvironmentFault(f"cannot listen on {address}: {reason}") from None
+    return sockets
+
+
+async def _connect(family: int, target: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with trio.fail_after(CONNECT_SECONDS):
+            code = sock.connect_ex(target)
+            if code == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise UnavailableError(os.strerror(code))
+    except trio.TooSlowError:
+        sock.close()
+        raise UnavailableError("no answer") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _send(tcp: TcpStream, message: bytes) -> None:
+    await tcp.send_all(memoryview(frame_message(message)))
+
+
+async def _receive(tcp: TcpStream, noise: Handshake) -> bytes:
+    size = message_size(await _exactly(tcp, LENGTH_SIZE))
+    return noise.read_message(await _exactly(tcp, size))
+
+
+async def _exchange_hello(tcp: TcpStream, link: SecureLink, mine: m.Hello) -> None:
+    """Send our Hello and read theirs; not one byte beyond it is taken."""
+    raw = codec.encode(mine)
+    record = memoryview(bytearray(len(raw) + OVERHEAD))
+    link.sealing.seal_into(raw, record, 0)
+    await tcp.send_all(record)
+    size = ciphertext_size(await _exactly(tcp, HEADER_SIZE))
+    hello = link.session.received(link.opening.open(await _exactly(tcp, size)))
+    if not isinstance(hello, m.Hello):
+        raise LinkClosedError("the peer said goodbye at once")
+    link.hello = hello
+
+
+async def _exactly(tcp: TcpStream, size: int) -> bytes:
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    got = 0
+    while got < size:
+        more = tcp.receive_nowait(view[got:])
+        if more is None:
+            await tcp.wait_readable()
+        else:
+            got += more
+    return bytes(buffer)
+
+
+def packed_ip(host: str) -> bytes:
+    """The 4 or 16 bytes of an IP address; a mapped IPv4 address comes out as IPv4."""
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return b""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).packed
+
+
+def unpacked_ip(raw: bytes) -> str:
+    """The text form of 4 or 16 bytes."""
+    return str(ipaddress.ip_address(raw))

@@ -1,0 +1,167 @@
+"""This node's identity: one Ed25519 key in one file, made on first use.
+
+The file `<data_dir>/identity.key` holds one line, a format name and the 32-byte
+seed in base64.
+
+Invariants: the key exists only in files of mode 0600, from the first system
+call on. The file appears whole or not at all, and never changes: it is written
+under a temporary name, synced, and linked into place, and a link does not
+replace. So any number of processes that start at once agree on one key, and a
+crash leaves either no key or a good one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from furymesh.core.errors import DiskFullError, EnvironmentFault, LocalDataError
+from furymesh.core.ids import NodeId, node_id_text
+
+FILE_NAME: Final = "identity.key"
+
+_FORMAT: Final = b"furymesh-identity-1"
+_SEED_SIZE: Final = 32
+_LINE_SIZE: Final = len(_FORMAT) + 1 + 44 + 1
+# A file that is one byte longer than it may be is already wrong; reading on
+# would only serve whoever put a huge one there.
+_READ_LIMIT: Final = _LINE_SIZE + 1
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Identity:
+    """The private key of a node and the node id that goes with it."""
+
+    __slots__ = ("node_id", "private")
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self.private: Final = private
+        self.node_id: Final = NodeId(private.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of `message` by this node."""
+        return self.private.sign(message)
+
+    def __repr__(self) -> str:
+        return f"<Identity {node_id_text(self.node_id)}>"
+
+
+def load_or_create(data_dir: Path) -> Identity:
+    """The identity kept in `data_dir`, made there if there is none yet.
+
+    A missing directory is made with mode 0700. Raises EnvironmentFault when
+    the file cannot be read or made, or others may read it; DiskFullError; and
+    LocalDataError when its content is not a key.
+    """
+    path = data_dir / FILE_NAME
+    with _translating(path):
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        raw = _read(path)
+        if raw is None:
+            _create(path)
+            raw = _read(path)
+    if raw is None:
+        raise EnvironmentFault(f"{path} was removed while it was being made; try again")
+    return Identity(Ed25519PrivateKey.from_private_bytes(_parse(raw, path)))
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of the key file, at most `_READ_LIMIT` bytes; None if there is no file."""
+    try:
+        # Non-blocking, so that a pipe in its place does not hang the node.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise EnvironmentFault(f"{path} is not a plain file: move it away")
+        if status.st_mode & _OTHERS:
+            # Not put right silently: the key may have been copied already,
+            # and only the user can tell whether that matters.
+            raise EnvironmentFault(
+                f"other users may read the identity key {path}: run `chmod 600 {path}`, or remove "
+                "it to get a new identity if somebody may have copied it"
+            )
+        return os.read(fd, _READ_LIMIT)
+    finally:
+        os.close(fd)
+
+
+def _parse(raw: bytes, path: Path) -> bytes:
+    """The seed in the file's one line; raises LocalDataError."""
+    name, _, text = raw.partition(b" ")
+    seed = b""
+    with suppress(binascii.Error):
+        seed = base64.b64decode(text.removesuffix(b"\n"), validate=True)
+    if name != _FORMAT or len(seed) != _SEED_SIZE or raw != _line(seed):
+        raise LocalDataError(
+            f"the identity key {path} is damaged: restore it from a backup, or remove it to get "
+            "a new identity (peers will know this node by another id)"
+        )
+    return seed
+
+
+def _line(seed: bytes) -> bytes:
+    return _FORMAT + b" " + base64.b64encode(seed) + b"\n"
+
+
+def _create(path: Path) -> None:
+    """Put a new key at `path` unless another process was faster."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        try:
+            line = _line(secrets.token_bytes(_SEED_SIZE))
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        # Losing the race is as good as winning it: their key is read next.
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into our errors, naming the key file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no room for the identity key {path} ({reason}): free some space"
+            ) from error
+        if error.errno == errno.ELOOP:
+            raise EnvironmentFault(
+                f"the identity key {path} is a symbolic link: put the file itself there"
+            ) from error
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+            raise EnvironmentFault(
+                f"cannot keep the identity key {path} ({reason}): its filesystem has to support "
+                "hard links and modes; choose another --data-dir"
+            ) from error
+        raise EnvironmentFault(
+            f"cannot use the identity key {path} ({reason}): check the directory and its "
+            "permissions, or choose another --data-dir"
+        ) from error

@@ -1,0 +1,247 @@
+"""What this node shares: one small file per share, and its manifest beside it.
+
+The manifest is stored before the entry that needs it and deleted after, so an
+entry that can be read can be served. The entries double as a hash cache: what
+has been hashed with the same options and has not changed since keeps its
+manifest. Other processes may add and remove shares at any time, so nothing is
+kept in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from furymesh.core.errors import InvalidManifestError, LocalDataError, UsageError, WrongKeyError
+from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.ids import FileId, parse_file_id
+from furymesh.core.manifest import Header, Kind, Manifest
+from furymesh.core.paths import safe_name, shown
+from furymesh.core.sealing import KEY_SIZE, Sealer
+from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
+from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.scan import Facts, Scan
+
+DIRECTORY = "catalog"
+MAX_ENTRY_SIZE = 128 * 1024 * 1024  # facts of a million files, about 80 bytes each
+
+_VERSION = 1
+_YEAR_10000 = 253_402_300_800  # seconds; what comes later has no calendar date
+_SUFFIX = ".json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One share. `facts` are those of its files at hashing, in stream order.
+
+    `key` is the content key if the share is encrypted; `private` shares are
+    announced nowhere; `added_at` is in seconds since the epoch.
+    """
+
+    file_id: FileId
+    path: Path
+    name: str
+    size: int
+    facts: tuple[Facts, ...] = field(repr=False)
+    key: bytes | None = field(repr=False)
+    private: bool
+    executable: bool
+    added_at: float
+
+    @property
+    def sealer(self) -> Sealer | None:
+        return Sealer(self.key) if self.key else None
+
+
+class Damaged(NamedTuple):
+    """A catalog file that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class Listing(NamedTuple):
+    """The shares, sorted by id, and the files that should have been shares."""
+
+    entries: list[CatalogEntry]
+    damaged: list[Damaged]
+
+
+class Options(NamedTuple):
+    """What besides the content decides a share's id."""
+
+    algorithm: HashAlgorithm
+    chunk_size: int
+    sealed: bool
+
+    @classmethod
+    def of(cls, header: Header) -> Options:
+        return cls(header.algorithm, header.geometry.chunk_size, header.sealed)
+
+
+class Catalog:
+    """The shares recorded under `<data_dir>/catalog` and `<data_dir>/manifests`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._directory = data_dir / DIRECTORY
+        self.manifests = ManifestStore(data_dir)
+
+    def add(self, entry: CatalogEntry, manifest: Manifest) -> None:
+        """Record a share, replacing one of the same id; raises EnvironmentFault."""
+        self.manifests.save(manifest)
+        make_private_directory(self._directory)
+        atomic_write(self._path(entry.file_id), _encode(entry))
+
+    def remove(self, file_id: FileId) -> bool:
+        """Forget a share and its manifest; False if there was none. The files stay.
+
+        Raises EnvironmentFault.
+        """
+        path = self._path(file_id)
+        with translating(path, "delete"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        self.manifests.delete(file_id)
+        return True
+
+    def get(self, file_id: FileId) -> CatalogEntry | None:
+        """One share, or None; raises LocalDataError if its entry is damaged."""
+        path = self._path(file_id)
+        raw = read_bytes(path, MAX_ENTRY_SIZE)
+        if raw is None:
+            return None
+        try:
+            return _decode(raw, file_id)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise LocalDataError(
+                f"catalog entry {shown(str(path))} is damaged ({shown(str(error))}):"
+                " delete it and share the path again"
+            ) from None
+
+    def list(self) -> Listing:
+        """Every share; what cannot be read is named beside them, never fatal.
+
+        Raises EnvironmentFault if the directory cannot be read.
+        """
+        listing = Listing([], [])
+        for file_id in self.ids():
+            try:
+                entry = self.get(file_id)
+            except LocalDataError as error:
+                listing.damaged.append(Damaged(self._path(file_id), str(error)))
+            else:
+                if entry:
+                    listing.entries.append(entry)
+        return listing
+
+    def ids(self) -> tuple[FileId, ...]:
+        """The ids of all shares, sorted, read from the names of their entries."""
+        found = []
+        with translating(self._directory, "read"), contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._directory):
+                with contextlib.suppress(UsageError):
+                    if name.endswith(_SUFFIX):
+                        found.append(parse_file_id(name.removesuffix(_SUFFIX)))
+        return tuple(sorted(found))
+
+    def find_unchanged(self, scan: Scan, options: Options) -> tuple[CatalogEntry, Manifest] | None:
+        """A share of exactly what `scan` found, made with these options, if any.
+
+        Files are compared by their facts, not by where they are: the same file
+        under another name is found too. Raises EnvironmentFault.
+        """
+        for entry in self.list().entries:
+            if entry.facts != scan.facts or (entry.key is not None) != options.sealed:
+                continue
+            manifest = self.manifests.load(entry.file_id)
+            if (
+                manifest
+                and manifest.complete
+                and Options.of(manifest.header) == options
+                and _same_tree(entry, manifest, scan)
+            ):
+                return entry, manifest
+        return None
+
+    def _path(self, file_id: FileId) -> Path:
+        return self._directory / (file_id.hex() + _SUFFIX)
+
+
+def _same_tree(entry: CatalogEntry, manifest: Manifest, scan: Scan) -> bool:
+    """Whether the manifest lists what was scanned; False too if it is not readable."""
+    try:
+        listed = manifest.entries(entry.sealer)
+    except (InvalidManifestError, WrongKeyError):
+        return False
+    if manifest.header.kind is Kind.FILE:
+        return scan.entries is None
+    return listed == scan.entries
+
+
+def _encode(entry: CatalogEntry) -> bytes:
+    fields = {
+        "version": _VERSION,
+        "file_id": entry.file_id.hex(),
+        "path": str(entry.path),
+        "name": entry.name,
+        "size": entry.size,
+        "key": base64.b64encode(entry.key).decode("ascii") if entry.key else None,
+        "private": entry.private,
+        "executable": entry.executable,
+        "added_at": entry.added_at,
+        "facts": entry.facts,
+    }
+    return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
+    """Read an entry; raises ValueError, KeyError or TypeError for anything odd."""
+    fields = json.loads(raw)
+    if fields["version"] != _VERSION or fields["file_id"] != file_id.hex():
+        raise ValueError("it is of another version or another share")
+    path, name = _typed(fields["path"], str), _typed(fields["name"], str)
+    if not path.startswith("/") or "\0" in path or name != safe_name(name, ""):
+        raise ValueError("its path or its name is malformed")
+    key, size = fields["key"], _typed(fields["size"], int)
+    added_at = _typed(fields["added_at"], float)
+    if size < 0 or not 0 <= added_at < _YEAR_10000:
+        raise ValueError("its size or its time is impossible")
+    return CatalogEntry(
+        file_id=file_id,
+        path=Path(path),
+        name=name,
+        size=size,
+        facts=tuple(
+            Facts(*(_typed(number, int) for number in row)) for row in _typed(fields["facts"], list)
+        ),
+        key=None if key is None else _key(_typed(key, str)),
+        private=_typed(fields["private"], bool),
+        executable=_typed(fields["executable"], bool),
+        added_at=added_at,
+    )
+
+
+def _key(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise ValueError("its key is malformed")
+    return key
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"a {kind.__name__} is missing")
+    return value

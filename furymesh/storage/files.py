@@ -1,0 +1,297 @@
+"""Files, safely: walking without following links, replacing without tearing.
+
+Two kinds of function live here. The ones that take a root descriptor walk a
+path component by component with O_NOFOLLOW, so that nothing put in the way (a
+link, a pipe, a device) is followed or waited for; they raise plain OSError and
+are called inside `translating`. The ones that take a `Path` translate by
+themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from furymesh.core.errors import DiskFullError, EnvironmentFault
+from furymesh.core.paths import shown
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK does nothing to regular files and keeps a named pipe from
+# stopping the thread before its type has been looked at.
+_CAREFUL = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+# What renameat2 says where the kernel or the file system lacks the flag.
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+
+_ADVICE = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOENT: "check that it exists",
+    errno.ENOTDIR: "something that is not a directory is in the way",
+    errno.EISDIR: "a directory is in the way",
+    errno.EEXIST: "something of that name is in the way",
+    errno.ELOOP: "links inside a shared or downloaded folder are not followed",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the system has too many files open; try again later",
+    errno.EIO: "the disk reports errors; check it before going on",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextlib.contextmanager
+def translating(path: str | os.PathLike[str], action: str) -> Iterator[None]:
+    """Turn an OSError inside into DiskFullError or EnvironmentFault.
+
+    The message reads "cannot <action> <path>: <reason>", so `action` is a verb:
+    "read", "write", "create", "rename".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error, path, action) from error
+
+
+def _translated(error: OSError, path: str | os.PathLike[str], action: str) -> EnvironmentFault:
+    what = f"cannot {action} {shown(os.fspath(path))}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{what}: the disk is full; free some space, then run this again")
+    reason = (error.strerror or str(error)).lower()
+    advice = _ADVICE.get(error.errno or 0)
+    return EnvironmentFault(f"{what}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+# --- beneath a root -----------------------------------------------------------
+
+
+def open_root(path: Path) -> int:
+    """Open the directory that later walks start from; the caller closes it.
+
+    The user named this one, so links on the way to it are followed. Raises
+    EnvironmentFault.
+    """
+    with translating(path, "open"):
+        return os.open(path, _DIRECTORY)
+
+
+def open_beneath(
+    root_fd: int, components: Sequence[str], flags: int, mode: int = PRIVATE_FILE
+) -> int:
+    """Open the regular file at `components` below `root_fd`; raises OSError.
+
+    No component may be a link; anything but a regular file is refused (EISDIR
+    for a directory, EINVAL for the rest). `mode` matters with O_CREAT only.
+    """
+    with _parent(root_fd, components) as parent:
+        fd = os.open(components[-1], flags | _CAREFUL, mode, dir_fd=parent)
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "not a regular file")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_directory_beneath(root_fd: int, components: Sequence[str], *, make: bool = False) -> int:
+    """Open the directory at `components` (maybe none) below `root_fd`.
+
+    With `make`, what is missing is created (mode 0777 less the umask). Raises
+    OSError.
+    """
+    fd = os.dup(root_fd)
+    try:
+        for component in components:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(component, dir_fd=fd)
+            below = os.open(component, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = below
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def make_directories_beneath(root_fd: int, components: Sequence[str]) -> None:
+    """Make a directory and its parents below `root_fd`, no links; raises OSError."""
+    os.close(open_directory_beneath(root_fd, components, make=True))
+
+
+@contextlib.contextmanager
+def _parent(root_fd: int, components: Sequence[str]) -> Iterator[int]:
+    if len(components) == 1:
+        yield root_fd
+        return
+    fd = open_directory_beneath(root_fd, components[:-1])
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# --- whole files --------------------------------------------------------------
+
+
+def make_private_directory(path: Path) -> None:
+    """Make `path` and its parents, the new ones 0700; raises EnvironmentFault."""
+    with translating(path, "create"):
+        for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+            missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+def open_plain(path: Path, flags: int) -> int:
+    """Open a regular file whose last name is not a link; raises OSError."""
+    parent = os.open(path.parent, _DIRECTORY)
+    try:
+        return open_beneath(parent, (path.name,), flags)
+    finally:
+        os.close(parent)
+
+
+def read_bytes(path: Path, limit: int) -> bytes | None:
+    """All of a regular file of at most `limit` bytes; None if there is none.
+
+    The last name may not be a link. Raises EnvironmentFault, for a larger file too.
+    """
+    with translating(path, "read"):
+        try:
+            with open(open_plain(path, os.O_RDONLY), "rb") as file:
+                raw = file.read(limit + 1)
+        except FileNotFoundError:
+            return None
+        if len(raw) > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
+        return raw
+
+
+def atomic_write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Replace the file at `path` by `data`: after a crash it is the old or the new one.
+
+    Durable when this returns. A link at `path` is replaced, not followed. On
+    any failure the old file stays as it was. Raises DiskFullError and
+    EnvironmentFault.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with translating(path, "write"):
+        fd = os.open(temporary, flags, mode)
+        try:
+            try:
+                write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    fsync_dir(path.parent)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte of `data` at the descriptor's position; raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable; raises EnvironmentFault."""
+    with translating(path, "sync"):
+        fd = os.open(path, _DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+# --- renames ------------------------------------------------------------------
+
+
+def rename_no_replace(source: Path, target: Path) -> None:
+    """Rename, or raise FileExistsError if `target` exists; never replaces it.
+
+    Where the kernel cannot promise that, a file is linked to its new name (which
+    fails on an existing one) and a directory moves onto a name that was claimed
+    by an empty directory. Other failures raise EnvironmentFault.
+    """
+    try:
+        with translating(target, "rename to"):
+            if _renameat2(source, target, _RENAME_NOREPLACE):
+                return
+            if source.is_dir() and not source.is_symlink():
+                target.mkdir()
+                try:
+                    os.rename(source, target)
+                except OSError:
+                    target.rmdir()
+                    raise
+            else:
+                os.link(source, target, follow_symlinks=False)
+                os.unlink(source)
+    except EnvironmentFault as fault:
+        if isinstance(fault.__cause__, FileExistsError):
+            raise fault.__cause__ from None
+        raise
+
+
+def rename_exchange(one: Path, other: Path) -> None:
+    """Swap two names, atomically where the kernel can; raises EnvironmentFault.
+
+    The fallback moves `other` aside first: for a moment it has no name, but
+    every step can be undone by hand and nothing is lost.
+    """
+    with translating(other, "exchange"):
+        if _renameat2(one, other, _RENAME_EXCHANGE):
+            return
+        aside = other.with_name(f".{other.name}.{os.urandom(4).hex()}.old")
+        os.rename(other, aside)
+        try:
+            os.rename(one, other)
+        except OSError:
+            os.rename(aside, other)
+            raise
+        os.rename(aside, one)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
+    """Try renameat2(2); False where it is not offered, OSError where it fails."""
+    function = _libc_renameat2()
+    if function is None:
+        return False
+    arguments = (_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    if function(*arguments) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(target))
+
+
+@cache
+def _libc_renameat2() -> ctypes._NamedFuncPointer | None:
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is not None:
+        path, number = ctypes.c_char_p, ctypes.c_int
+        function.argtypes = (number, path, number, path, ctypes.c_uint)
+    return function

@@ -1,0 +1,76 @@
+"""Finished content on this disk: sharing it on, and reading it for a check."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from furymesh.core.errors import LocalDataError, NotFoundError, SourceChangedError, UsageError
+from furymesh.core.ids import FileId
+from furymesh.core.layout import Layout
+from furymesh.core.manifest import Kind, Manifest
+from furymesh.core.paths import shown
+from furymesh.core.sealing import Sealer
+from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.content import Content
+from furymesh.storage.scan import scan
+
+
+def adopt(catalog: Catalog, file_id: FileId, path: Path, key: bytes | None) -> CatalogEntry:
+    """Share a download that has just been verified and published, without hashing it again.
+
+    Raises LocalDataError if its manifest is not stored whole, EnvironmentFault.
+    """
+    manifest = catalog.manifests.load(file_id)
+    if manifest is None or not manifest.complete:
+        raise LocalDataError(f"the manifest of {shown(str(path))} is not here: share it again")
+    found = scan(path)
+    entry = CatalogEntry(
+        file_id=file_id,
+        path=found.path,
+        name=found.path.name,
+        size=found.layout.plain_size,
+        facts=found.facts,
+        key=key,
+        private=False,
+        executable=found.executable,
+        added_at=time.time(),
+    )
+    catalog.add(entry, manifest)
+    return entry
+
+
+def layout_on_disk(manifest: Manifest, key: bytes | None) -> tuple[Layout, Sealer | None]:
+    """How a share lies on disk: as itself with its key, as one sealed file without.
+
+    Raises WrongKeyError.
+    """
+    if not manifest.header.sealed:
+        return manifest.layout(None), None
+    if key is None:
+        return Layout.of_file(manifest.header.geometry.size), None
+    sealer = Sealer(key)
+    return manifest.layout(sealer), sealer
+
+
+class FinishedReader:
+    """Reads the chunks of finished content; what is missing of it reads as short."""
+
+    def __init__(self, path: Path, manifest: Manifest, key: bytes | None) -> None:
+        """Raises NotFoundError, UsageError (a folder for a file or the reverse), WrongKeyError."""
+        layout, sealer = layout_on_disk(manifest, key)
+        if not path.exists():
+            raise NotFoundError(f"there is no {shown(str(path))}")
+        if path.is_dir() == layout.single:
+            kind = "a folder" if manifest.header.kind is Kind.FOLDER else "a file"
+            raise UsageError(f"the share is {kind}, and {shown(str(path))} is not")
+        self._content = Content(path, layout, manifest.header.geometry, sealer)
+
+    def read(self, chunk: int, view: memoryview) -> int:
+        try:
+            return self._content.read_chunk_into(chunk, view)
+        except SourceChangedError:
+            return 0
+
+    def close(self) -> None:
+        self._content.close()
