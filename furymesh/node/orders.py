@@ -1,0 +1,86 @@
+"""Downloads that were handed to the node: one small file each, until they are done.
+
+``<data_dir>/orders/<file-id>.json`` (0600, because the link may carry a key).
+The progress itself is resume data like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from furymesh.core.errors import LocalDataError, UsageError
+from furymesh.core.ids import FileId
+from furymesh.core.link import Address, Link
+from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
+
+MAX_ORDER = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedOrder:
+    """What `get --detach` asked for."""
+
+    link: Link
+    output: Path | None = None
+    peers: tuple[Address, ...] = ()
+    overwrite: bool = False
+    sha256: str | None = None
+
+    def encode(self) -> dict[str, Any]:
+        return {
+            "link": self.link.text,
+            "output": str(self.output) if self.output else None,
+            "peers": [str(peer) for peer in self.peers],
+            "overwrite": self.overwrite,
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def decode(cls, value: dict[str, Any]) -> DetachedOrder:
+        """Read an order from JSON; raises UsageError."""
+        try:
+            output = value.get("output")
+            sha256 = value.get("sha256")
+            return cls(
+                Link.parse(str(value["link"])),
+                Path(str(output)) if output else None,
+                tuple(Address.parse(str(peer)) for peer in value.get("peers", ())),
+                bool(value.get("overwrite", False)),
+                str(sha256) if sha256 else None,
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"malformed order: {error}") from None
+
+
+class Orders:
+    """The orders of one data directory. Methods block; all raise EnvironmentFault."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._directory = data_dir / "orders"
+
+    def add(self, order: DetachedOrder) -> None:
+        make_private_directory(self._directory)
+        atomic_write(self._path(order.link.file_id), json.dumps(order.encode()).encode())
+
+    def remove(self, file_id: FileId) -> None:
+        with translating(self._path(file_id), "remove"):
+            self._path(file_id).unlink(missing_ok=True)
+
+    def list(self) -> tuple[list[DetachedOrder], list[str]]:
+        """The readable orders, and a line for each that is not."""
+        orders, problems = [], []
+        with translating(self._directory, "read"):
+            paths = sorted(self._directory.glob("*.json")) if self._directory.is_dir() else []
+        for path in paths:
+            try:
+                value = json.loads(read_bytes(path, MAX_ORDER) or b"")
+                orders.append(DetachedOrder.decode(value))
+            except (ValueError, UsageError, LocalDataError, AttributeError) as error:
+                problems.append(f"{path}: not a readable order ({error}); remove it")
+        return orders, problems
+
+    def _path(self, file_id: FileId) -> Path:
+        return self._directory / f"{file_id.hex()}.json"

@@ -1,0 +1,190 @@
+"""One process's place in the swarm: identity, listener, links, shares, downloads.
+
+`open_runtime` is the composition root: everything that holds state is made
+here, in one nursery, and ends with it. Both ``furymesh node`` and a one-off
+``get`` run on it.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, LocalDataError
+from furymesh.core.ids import FileId, NodeId, parse_node_id
+from furymesh.core.link import Address
+from furymesh.core.units import parse_size
+from furymesh.net.connect import Endpoint, listen
+from furymesh.net.identity import Identity, load_or_create
+from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.tasks import open_tasks
+from furymesh.net.throttle import Budget
+from furymesh.node.config import Config
+from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.sharing import open_share
+from furymesh.swarm.download import Download, Terms
+from furymesh.swarm.events import Event
+from furymesh.swarm.share import Share
+from furymesh.swarm.swarm import Swarm
+from furymesh.swarm.workspace import Order, Settings
+from furymesh.wire.messages import Reason
+
+FAREWELL_SECONDS = 0.5  # for goodbyes to get out when the process ends
+ANY_ADDRESS = "0.0.0.0"
+
+
+class Runtime:
+    """A running node. Made by `open_runtime`."""
+
+    def __init__(self, config: Config, identity: Identity, endpoint: Endpoint) -> None:
+        self.config = config
+        self.identity = identity
+        self.endpoint = endpoint
+        self.swarm = Swarm(
+            endpoint, random.Random(), max_links=config.node.max_connections
+        )
+        self.catalog = Catalog(config.data_dir)
+        self.links: trio.Nursery
+        self.listeners: list[socket.socket] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where this process accepts links, as host:port."""
+        return [
+            str(Address(host, sock.getsockname()[1]))
+            for sock in self.listeners
+            for host in reachable_hosts(sock.getsockname()[0])
+        ]
+
+    def settings(self) -> Settings:
+        return download_settings(self.config)
+
+    def download(self, order: Order, terms: Terms, on_event: Callable[[Event], None]) -> Download:
+        """A download ready to `run(self.links)`."""
+        return Download(self.swarm, order, self.settings(), terms, on_event=on_event)
+
+    async def load_catalog(self) -> list[str]:
+        """Take part in what the catalog lists now, and no longer in what it does not.
+
+        Returns a line for each entry that cannot be served.
+        """
+        listing = await trio.to_thread.run_sync(self.catalog.list)
+        problems = [f"{bad.path.name}: {bad.reason}" for bad in listing.damaged]
+        listed = {entry.file_id for entry in listing.entries}
+        for file_id, share in list(self.swarm.shares.items()):
+            if share.fetcher is None and file_id not in listed:
+                self.swarm.remove(file_id)
+        for entry in listing.entries:
+            if entry.file_id not in self.swarm.shares:
+                try:
+                    await self._serve(entry)
+                except FuryMeshError as error:
+                    problems.append(str(error))
+        return problems
+
+    async def _serve(self, entry: CatalogEntry) -> None:
+        manifest, content = await trio.to_thread.run_sync(open_share, self.catalog, entry)
+        if not entry.path.exists():
+            content.close()
+            raise LocalDataError(f"{entry.path} is gone: unshare it, or put it back")
+        share = Share(
+            self.swarm,
+            entry.file_id,
+            name="" if manifest.header.sealed else entry.name,
+            executable=entry.executable,
+            private=entry.private,
+        )
+        self.swarm.add(share)
+        share.serve(manifest, manifest.header.geometry.all_chunks, content)
+
+    def remove(self, file_id: FileId) -> None:
+        if file_id in self.swarm.shares:
+            self.swarm.remove(file_id)
+
+    async def say_goodbye(self) -> None:
+        """Tell every peer that this node ends, and give the words time to get out."""
+        links = list(self.swarm.links.values())
+        for link in links:
+            link.goodbye(Reason.SHUTTING_DOWN)
+        with trio.move_on_after(FAREWELL_SECONDS):
+            while self.swarm.links:
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_runtime(
+    config: Config,
+    *,
+    listen_on: Address | None,
+    allow: Iterable[NodeId] = (),
+    max_upload: float | None = None,
+    max_download: float | None = None,
+) -> AsyncIterator[Runtime]:
+    """Start a node; it ends with the block, after saying goodbye.
+
+    `listen_on` None accepts no links. Limits are bytes per second. Raises
+    EnvironmentFault (port, data directory), LocalDataError (identity).
+    """
+    identity = await trio.to_thread.run_sync(load_or_create, config.data_dir)
+    allowed = {*allow, *map(parse_node_id, config.node.allow)}
+    endpoint = Endpoint(
+        identity,
+        allow=frozenset(allowed) or None,
+        psk=_read_psk(config.node.psk_file),
+        upload=_budgets(max_upload, config.node.max_upload),
+        download=_budgets(max_download, config.node.max_download),
+    )
+    runtime = Runtime(config, identity, endpoint)
+    if listen_on is not None:
+        runtime.listeners = listen(listen_on)
+        endpoint.listen_port = runtime.listeners[0].getsockname()[1]
+    try:
+        async with open_tasks() as nursery:
+            runtime.links = nursery
+            if runtime.listeners:
+                nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
+            try:
+                yield runtime
+            finally:
+                with trio.CancelScope(shield=True):
+                    await runtime.say_goodbye()
+            nursery.cancel_scope.cancel()
+    finally:
+        for sock in runtime.listeners:
+            sock.close()
+
+
+def download_settings(config: Config) -> Settings:
+    """What the configuration says about keeping downloads."""
+    return Settings(
+        data_dir=config.data_dir,
+        resume_dir=config.transfer.resume_dir,
+        download_dir=config.storage.download_dir,
+        resume_enabled=config.transfer.resume_enabled,
+        save_interval=config.transfer.resume_save_interval,
+        reserve=parse_size(config.storage.reserve),
+    )
+
+
+def _budgets(flag: float | None, configured: str | None) -> list[Budget]:
+    """The limit of a flag or, without one, of the configuration; empty for none."""
+    rate = flag if flag is not None else parse_size(configured) if configured else None
+    return [Budget(rate)] if rate else []
+
+
+def _read_psk(path: Path | None) -> bytes | None:
+    """The pre-shared key of a private swarm: 64 hex digits in a file."""
+    if path is None:
+        return None
+    try:
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        raise LocalDataError(f"{path}: no pre-shared key there ({error})") from None
+    if len(key) != 32:
+        raise LocalDataError(f"{path}: a pre-shared key is 64 hex digits")
+    return key

@@ -1,0 +1,182 @@
+"""The long-lived node: serves the catalog, obeys the control API, finishes orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, UnavailableError
+from furymesh.core.ids import FileId, NodeId, node_id_text
+from furymesh.core.link import Address
+from furymesh.discovery.book import Source
+from furymesh.net.tasks import open_tasks
+from furymesh.node.config import Config
+from furymesh.node.control import serve_control
+from furymesh.node.orders import DetachedOrder, Orders
+from furymesh.node.runtime import Runtime, open_runtime
+from furymesh.storage.files import make_private_directory
+from furymesh.storage.finished import adopt
+from furymesh.storage.lock import FileLock
+from furymesh.swarm.download import Download, Terms
+from furymesh.swarm.events import Event, Note, Result
+from furymesh.swarm.workspace import Order
+
+RETRY_SECONDS = 30.0  # before an order that found no peer looks again
+PATIENCE = 3600.0  # an order waits this long for a peer before it starts over
+
+
+class Node:
+    """A peer that runs until it is cancelled. One per data directory."""
+
+    def __init__(self, config: Config, *, on_event: Callable[[Event], None] | None = None) -> None:
+        self.config = config
+        self.runtime: Runtime
+        self._on_event = on_event or (lambda event: None)
+        self._orders = Orders(config.data_dir)
+        self._downloads: dict[FileId, Download] = {}
+        self._peers: tuple[Address, ...] = ()
+        self._tasks: trio.Nursery
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.runtime.identity.node_id
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where this node accepts links, as host:port."""
+        return self.runtime.addresses
+
+    async def run(
+        self,
+        *,
+        listen: Address | None = None,
+        peers: Sequence[Address] = (),
+        allow: Sequence[NodeId] = (),
+        max_upload: float | None = None,
+        max_download: float | None = None,
+        task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled; `task_status` is given this node once it listens.
+
+        Without `listen` the configured address is used. Limits are bytes per
+        second. Raises AlreadyRunningError if a node runs in this data
+        directory, EnvironmentFault for a taken port or an unwritable directory.
+        """
+        make_private_directory(self.config.data_dir)
+        lock = FileLock(self.config.data_dir / "node.lock", what="in use")
+        lock.acquire("furymesh node")
+        try:
+            where = listen or Address.parse(self.config.node.listen, any_port=True)
+            async with open_runtime(
+                self.config,
+                listen_on=where,
+                allow=allow,
+                max_upload=max_upload,
+                max_download=max_download,
+            ) as runtime:
+                self.runtime = runtime
+                configured = tuple(map(Address.parse, self.config.discovery.peers))
+                self._peers = (*peers, *configured)
+                await self._serve(task_status)
+        finally:
+            lock.release()
+
+    async def _serve(self, task_status: trio.TaskStatus[Node]) -> None:
+        async with open_tasks() as nursery:
+            self._tasks = nursery
+            for problem in await self.reload():
+                self._tell(problem)
+            orders, problems = await trio.to_thread.run_sync(self._orders.list)
+            for problem in problems:
+                self._tell(problem)
+            for order in orders:
+                self._begin(order)
+            if self.config.api.enabled:
+                nursery.start_soon(serve_control, self, self.config.api.socket)
+            task_status.started(self)
+            await trio.sleep_forever()
+
+    # --- what the control API may do --------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        swarm = self.runtime.swarm
+        return {
+            "node_id": node_id_text(self.node_id),
+            "addresses": self.addresses,
+            "links": len(swarm.links),
+            "shares": [
+                {"file_id": share.file_id.hex(), "name": share.name, "members": len(share.members)}
+                for share in swarm.shares.values()
+            ],
+            "downloads": [
+                {"file_id": file_id.hex(), "chunks_done": download.chunks_done}
+                for file_id, download in self._downloads.items()
+            ],
+        }
+
+    async def reload(self) -> list[str]:
+        return await self.runtime.load_catalog()
+
+    async def accept(self, order: dict[str, Any]) -> dict[str, Any]:
+        detached = DetachedOrder.decode(order)
+        file_id = detached.link.file_id
+        if file_id not in self._downloads:
+            await trio.to_thread.run_sync(self._orders.add, detached)
+            self._begin(detached)
+        return {"file_id": file_id.hex()}
+
+    # --- orders -----------------------------------------------------------------------
+
+    def _begin(self, order: DetachedOrder) -> None:
+        if order.link.file_id not in self.runtime.swarm.shares:
+            self._tasks.start_soon(self._finish_order, order)
+
+    async def _finish_order(self, order: DetachedOrder) -> None:
+        """Download until it is done; only a stated fault other than no peer ends it."""
+        link = order.link
+        name = link.name or link.file_id.hex()[:16]
+        while True:
+            download = self.runtime.download(
+                Order(
+                    link.file_id,
+                    name=link.name,
+                    output=order.output,
+                    key=link.key,
+                    overwrite=order.overwrite,
+                    detached=True,
+                ),
+                Terms(timeout=PATIENCE, sha256=order.sha256),
+                self._on_event,
+            )
+            book = self.runtime.swarm.book
+            for address in (*order.peers, *link.peers):
+                book.add(link.file_id, address, Source.LINK)
+            for address in self._peers:
+                book.add(link.file_id, address, Source.CONFIG)
+            self._downloads[link.file_id] = download
+            try:
+                result = await download.run(self.runtime.links)
+            except UnavailableError as error:
+                self._tell(f"{name}: {error}")
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            except FuryMeshError as error:
+                self._tell(f"{name}: {error}")
+                return
+            finally:
+                del self._downloads[link.file_id]
+            await self._keep(order, result)
+            return
+
+    async def _keep(self, order: DetachedOrder, result: Result) -> None:
+        """The download is done: share it from now on."""
+        await trio.to_thread.run_sync(
+            adopt, self.runtime.catalog, result.file_id, result.path, order.link.key
+        )
+        await trio.to_thread.run_sync(self._orders.remove, result.file_id)
+        self._tell(f"finished {result.path}")
+
+    def _tell(self, text: str) -> None:
+        self._on_event(Note(text))

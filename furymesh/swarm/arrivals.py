@@ -1,0 +1,196 @@
+"""Chunks on their way in: from the first byte in a slab to a verified chunk on disk.
+
+Always true:
+
+* a member sends one chunk at a time, piece after piece in order;
+* a slab is lent to one arrival, and goes back to the pool only when no link
+  can still write into it: a cancelled arrival in the middle of a piece keeps
+  its slab until that piece is in, or its link is gone;
+* a chunk is reported stored only after pwrite and its journal record, in that
+  order, and only if its digest was right.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, ProtocolError
+from furymesh.core.geometry import Geometry
+from furymesh.core.manifest import Manifest
+from furymesh.net.buffers import SlabPool
+from furymesh.storage.part import PartStore
+from furymesh.storage.resume import ResumeData
+from furymesh.swarm.share import Member
+from furymesh.wire import messages as m
+
+STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory
+MAX_BATCH = 16  # chunks stored by one thread call: its cost is spread, its delay bounded
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One chunk arriving from one member."""
+
+    member: Member
+    chunk: int
+    slab: memoryview
+    received: int = 0
+    filling: bool = False  # a link is writing a piece into the slab
+    cancelled: bool = False
+
+
+class Verdict(Enum):
+    GOOD = auto()
+    BAD = auto()
+    FAILED = auto()  # not the peer's fault
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    arrival: Arrival
+    verdict: Verdict
+    error: FuryMeshError | None = None
+
+
+class Arrivals:
+    """The slabs of one download and the threads that verify and store them."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        part: PartStore,
+        resume: ResumeData | None,
+        settled: Callable[[list[Outcome]], None],
+    ) -> None:
+        self._manifest = manifest
+        self._geometry: Geometry = manifest.header.geometry
+        self._part = part
+        self._resume = resume
+        self._settled = settled
+        self._pool = SlabPool(min(self._geometry.chunk_size, max(self._geometry.size, 1)))
+        self._arriving: dict[Member, Arrival] = {}
+        self._dying: dict[Member, Arrival] = {}
+        self._queue: deque[Arrival] = deque()
+        self._work = trio.Event()
+        self._busy = 0
+        self._threads = trio.CapacityLimiter(STORE_THREADS)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be verified or stored."""
+        return not self._queue and not self._busy
+
+    # --- bytes in -----------------------------------------------------------------
+
+    def sink(self, member: Member, data: m.Data) -> memoryview | None:
+        """The place for a piece that was asked for; None if no slab is free."""
+        arrival = self._arriving.get(member)
+        if arrival is None:
+            if data.offset:
+                raise ProtocolError("a chunk does not begin at its beginning")
+            slab = self._pool.take()
+            if slab is None:
+                return None
+            arrival = self._arriving[member] = Arrival(member, data.chunk, slab)
+        end = data.offset + data.length
+        if (
+            data.chunk != arrival.chunk
+            or data.offset != arrival.received
+            or end > self._geometry.length(data.chunk)
+        ):
+            raise ProtocolError("a piece does not continue its chunk")
+        arrival.filling = True
+        return arrival.slab[data.offset : end]
+
+    async def room(self) -> None:
+        """Wait until a slab may be free."""
+        await self._pool.wait()
+
+    def filled(self, member: Member, data: m.Data) -> bool:
+        """A piece is in its sink; False if nobody wants it any more."""
+        dying = self._dying.pop(member, None)
+        if dying is not None:
+            self._pool.give(dying.slab)
+            return False
+        arrival = self._arriving.get(member)
+        if arrival is None or arrival.chunk != data.chunk:
+            return False
+        arrival.filling = False
+        arrival.received += data.length
+        return True
+
+    def complete(self, member: Member) -> None:
+        """All bytes of the member's chunk are in: verify and store it."""
+        self._queue.append(self._arriving.pop(member))
+        self._work.set()
+
+    def cancel(self, member: Member, chunk: int) -> int:
+        """Give up an arrival; returns the bytes that had come."""
+        arrival = self._arriving.get(member)
+        if arrival is None or arrival.chunk != chunk:
+            return 0
+        del self._arriving[member]
+        if arrival.filling:
+            self._dying[member] = arrival
+        else:
+            self._pool.give(arrival.slab)
+        return arrival.received
+
+    def left(self, member: Member) -> int:
+        """The member's link is gone; returns the bytes that came for nothing."""
+        wasted = 0
+        for table in (self._arriving, self._dying):
+            arrival = table.pop(member, None)
+            if arrival is not None:
+                wasted += arrival.received
+                self._pool.give(arrival.slab)
+        return wasted
+
+    # --- verify and store -----------------------------------------------------------
+
+    async def run(self) -> None:
+        """Verify and store what completes, for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(STORE_THREADS):
+                nursery.start_soon(self._worker)
+
+    async def _worker(self) -> None:
+        while True:
+            if not self._queue:
+                if self._work.is_set():
+                    self._work = trio.Event()
+                await self._work.wait()
+                continue
+            share = -(-len(self._queue) // STORE_THREADS)
+            batch = [self._queue.popleft() for _ in range(min(share, MAX_BATCH))]
+            self._busy += 1
+            try:
+                outcomes = await trio.to_thread.run_sync(
+                    self._store, batch, limiter=self._threads
+                )
+            finally:
+                self._busy -= 1
+            for outcome in outcomes:
+                self._pool.give(outcome.arrival.slab)
+            self._settled(outcomes)
+
+    def _store(self, batch: list[Arrival]) -> list[Outcome]:
+        outcomes = []
+        for arrival in batch:
+            view = arrival.slab[: self._geometry.length(arrival.chunk)]
+            try:
+                if self._manifest.matches(arrival.chunk, view):
+                    self._part.write_chunk(arrival.chunk, view)
+                    if self._resume is not None:
+                        self._resume.add(arrival.chunk)
+                    outcomes.append(Outcome(arrival, Verdict.GOOD))
+                else:
+                    outcomes.append(Outcome(arrival, Verdict.BAD))
+            except FuryMeshError as error:
+                outcomes.append(Outcome(arrival, Verdict.FAILED, error))
+        return outcomes

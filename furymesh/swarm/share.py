@@ -1,0 +1,302 @@
+"""One share on this node and the peers it is live with.
+
+A `Share` answers for what this node has: manifest, bitmap, chunks. While the
+share is being downloaded a `Fetcher` is attached and is told of everything
+that concerns fetching. The share never waits; the swarm's writers read chunks
+when they have room for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from furymesh.core.bitfield import chunks_of, from_bytes, mask_of, to_bytes
+from furymesh.core.errors import FuryMeshError, ProtocolError, SourceChangedError
+from furymesh.core.geometry import Geometry
+from furymesh.core.ids import FileId
+from furymesh.core.manifest import Manifest
+from furymesh.net.secure_link import SecureLink
+from furymesh.wire import codec
+from furymesh.wire import messages as m
+
+if TYPE_CHECKING:
+    from furymesh.swarm.swarm import Swarm
+
+MAX_STASH = 1024 * 1024  # bytes of bitmap kept until the geometry is known: 8 million chunks
+
+
+class ChunkSource(Protocol):
+    """Where the chunks of a share are read; every method is safe in a thread."""
+
+    def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
+        """Fill `view` from the chunk's offset `start` if that needs no disk; else False."""
+
+    def read_into(self, chunk: int, start: int, view: memoryview) -> None:
+        """Fill `view`; raises SourceChangedError or EnvironmentFault."""
+
+    def close(self) -> None:
+        """Let go of open files."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A peer with which a share is live, and what it did for us."""
+
+    link: SecureLink
+    number: int  # for the scheduler, unique in this process
+    have: int = 0
+    forgiven: int = 0  # bytes of chunks we cancelled that may still arrive
+    bytes_received: int = 0
+    chunks_received: int = 0
+    stash: list[m.Bitmap] = field(default_factory=list)
+    stashed: int = 0
+
+
+class Fetcher(Protocol):
+    """What a share tells its download."""
+
+    def welcomes(self, link: SecureLink) -> bool:
+        """Whether this link is one to fetch from."""
+
+    def member_joined(self, member: Member) -> None: ...
+    def member_left(self, member: Member) -> None: ...
+    def member_has(self, member: Member, mask: int) -> None: ...
+    def member_lost(self, member: Member, mask: int) -> None: ...
+    def header(self, member: Member, message: m.ManifestHeader) -> None: ...
+    def page(self, member: Member, message: m.ManifestPage) -> None: ...
+    def rejected(self, member: Member, message: m.Reject) -> None: ...
+    def sink(self, member: Member, data: m.Data) -> memoryview | None: ...
+    async def room(self) -> None: ...
+    def filled(self, member: Member, data: m.Data) -> None: ...
+    def spoke(self, member: Member, round_trip: float | None) -> None: ...
+
+
+class Share:
+    """One share, live with any number of members."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        file_id: FileId,
+        *,
+        name: str = "",
+        executable: bool = False,
+        private: bool = False,
+    ) -> None:
+        self.swarm = swarm
+        self.file_id = file_id
+        self.name = name
+        self.executable = executable
+        self.private = private
+        self.have = 0
+        self.manifest: Manifest | None = None
+        self.source: ChunkSource | None = None
+        self.fetcher: Fetcher | None = None
+        self.members: dict[SecureLink, Member] = {}
+
+    @property
+    def geometry(self) -> Geometry:
+        assert self.manifest is not None
+        return self.manifest.header.geometry
+
+    # --- what this node has -------------------------------------------------------
+
+    def serve(self, manifest: Manifest, have: int, source: ChunkSource | None) -> None:
+        """From now on answer for these chunks, read from `source`."""
+        first = self.manifest is None
+        self.manifest = manifest
+        self.have = have
+        self.source = source
+        uploads = self.swarm.uploads
+        uploads.add_share(self.file_id, manifest.header.geometry.all_chunks, have)
+        for member in self.members.values():
+            uploads.peer_joined(self.file_id, member.link)
+            if first:
+                stash, member.stash = member.stash, []
+                for bitmap in stash:
+                    self._add(member, self._mask(bitmap))
+            else:
+                uploads.peer_has(self.file_id, member.link, member.have)
+            self._send_bitmap(member.link)
+
+    def gained(self, chunks: list[int]) -> None:
+        """Chunks were verified and stored: tell everybody, serve them."""
+        for chunk in chunks:
+            self.have |= 1 << chunk
+            self.swarm.uploads.gained(self.file_id, chunk)
+        for link in self.members:
+            for start in range(0, len(chunks), codec.MAX_INDICES):
+                part = tuple(chunks[start : start + codec.MAX_INDICES])
+                link.send(m.Have(self._number(link), part))
+
+    def withdraw(self, mask: int) -> None:
+        """Chunks are here no more: tell everybody, drop what is queued of them."""
+        mask &= self.have
+        if not mask:
+            return
+        self.have &= ~mask
+        self.swarm.uploads.lost(self.file_id, mask)
+        chunks = list(chunks_of(mask))
+        for link in self.members:
+            for start in range(0, len(chunks), codec.MAX_INDICES):
+                part = tuple(chunks[start : start + codec.MAX_INDICES])
+                link.send(m.Lost(self._number(link), part))
+
+    def unreadable(self, chunk: int, error: FuryMeshError) -> None:
+        """A chunk could not be read: it is withdrawn, or all are if the content changed."""
+        changed = isinstance(error, SourceChangedError)
+        self.withdraw(self.have if changed else 1 << chunk)
+
+    # --- members ------------------------------------------------------------------
+
+    def live(self, link: SecureLink) -> None:
+        """Both ends have joined: tell what we hold, and who else is here."""
+        member = Member(link, self.swarm.number_of(link))
+        self.members[link] = member
+        if self.manifest is not None:
+            self.swarm.uploads.peer_joined(self.file_id, link)
+            self._send_bitmap(link)
+        self.swarm.introduce(self, link)
+        if self.fetcher is not None:
+            self.fetcher.member_joined(member)
+
+    def gone(self, link: SecureLink) -> None:
+        """The link ended, or one end has left the share."""
+        member = self.members.pop(link, None)
+        if member is None:
+            return
+        if self.manifest is not None:
+            self.swarm.uploads.peer_left(self.file_id, link)
+        if self.fetcher is not None:
+            self.fetcher.member_left(member)
+
+    # --- messages -----------------------------------------------------------------
+
+    def message(self, link: SecureLink, message: m.ShareMessage) -> None:
+        """A message about this share; raises ProtocolError to end the link."""
+        member = self.members.get(link)
+        if member is None:
+            return  # we have left; what they said before they knew is void
+        fetcher = self.fetcher
+        match message:
+            case m.Request():
+                self._requested(member, message)
+            case m.Have():
+                self._add(member, self._checked(message.chunks))
+            case m.Bitmap():
+                self._bitmap(member, message)
+            case m.Cancel():
+                self._cancelled(member, message)
+            case m.GetManifest():
+                self._get_manifest(member, message)
+            case m.Lost():
+                self._remove(member, self._checked(message.chunks))
+            case m.Peers():
+                self.swarm.learnt(self, link, message.peers)
+            case m.Reject() if fetcher is not None:
+                fetcher.rejected(member, message)
+            case m.ManifestHeader() if fetcher is not None:
+                fetcher.header(member, message)
+            case m.ManifestPage() if fetcher is not None:
+                fetcher.page(member, message)
+            case _:
+                pass  # an answer to what we no longer want
+
+    def _requested(self, member: Member, message: m.Request) -> None:
+        if self.manifest is None:
+            raise ProtocolError("request before this end announced anything")
+        self._checked(message.chunks)
+        uploads = self.swarm.uploads
+        now = self.swarm.now()
+        for chunk in message.chunks:
+            turned = uploads.request(now, self.file_id, member.link, chunk)
+            if turned is None:
+                continue
+            if not turned.held:
+                reason = m.Reason.NOT_HELD
+            else:
+                reason = m.Reason.BUSY if turned.full else m.Reason.ELSEWHERE
+            number = self._number(member.link)
+            member.link.send(m.Reject(number, (chunk,), reason, turned.suggest))
+        self.swarm.dispatch()
+
+    def _cancelled(self, member: Member, message: m.Cancel) -> None:
+        if self.manifest is None:
+            return
+        for chunk in message.chunks:
+            if not self.swarm.uploads.cancel(self.file_id, member.link, chunk):
+                self.swarm.abandon(member.link, self.file_id, chunk)
+
+    def _get_manifest(self, member: Member, message: m.GetManifest) -> None:
+        manifest = self.manifest
+        link = member.link
+        number = self._number(link)
+        if message.header and manifest is not None:
+            link.send(
+                m.ManifestHeader(number, manifest.header_bytes, self.name, self.executable)
+            )
+        missing = manifest.missing_pages if manifest is not None else -1
+        for page in message.pages:
+            held = manifest is not None and page < manifest.header.page_count
+            if held and manifest is not None and not missing >> page & 1:
+                link.send(m.ManifestPage(number, page, manifest.page(page)))
+            else:
+                link.send(m.ManifestPage(number, page, b""))  # not held
+
+    def _bitmap(self, member: Member, message: m.Bitmap) -> None:
+        if self.manifest is not None:
+            self._add(member, self._mask(message))
+            return
+        member.stashed += len(message.bits) + 1
+        if member.stashed > MAX_STASH:
+            raise ProtocolError("bitmap larger than any share's")
+        member.stash.append(message)
+
+    # --- helpers ------------------------------------------------------------------
+
+    def _add(self, member: Member, mask: int) -> None:
+        member.have |= mask
+        if self.manifest is not None:
+            self.swarm.uploads.peer_has(self.file_id, member.link, mask)
+        if self.fetcher is not None:
+            self.fetcher.member_has(member, mask)
+
+    def _remove(self, member: Member, mask: int) -> None:
+        member.have &= ~mask
+        if self.manifest is not None:
+            self.swarm.uploads.peer_lost(self.file_id, member.link, mask)
+        if self.fetcher is not None:
+            self.fetcher.member_lost(member, mask)
+
+    def _checked(self, chunks: tuple[int, ...]) -> int:
+        """The mask of chunk indices from a peer, checked against the geometry."""
+        if not chunks:
+            return 0
+        if self.manifest is None or max(chunks) >= self.geometry.chunk_count:
+            raise ProtocolError("chunk index out of range")
+        return mask_of(chunks)
+
+    def _mask(self, message: m.Bitmap) -> int:
+        if message.all:
+            return self.geometry.all_chunks
+        left = self.geometry.chunk_count - message.first
+        count = min(left, len(message.bits) * 8)
+        mask = from_bytes(message.bits, count) if count >= 0 else None
+        if mask is None:
+            raise ProtocolError("bitmap of wrong length, or with spare bits set")
+        return mask << message.first
+
+    def _send_bitmap(self, link: SecureLink) -> None:
+        if not self.have:
+            return
+        number = self._number(link)
+        if self.have == self.geometry.all_chunks:
+            link.send(m.Bitmap(number, 0, b"", True))
+            return
+        raw = to_bytes(self.have, self.geometry.chunk_count)
+        for first in range(0, len(raw), codec.MAX_BITMAP):
+            link.send(m.Bitmap(number, first * 8, raw[first : first + codec.MAX_BITMAP], False))
+
+    def _number(self, link: SecureLink) -> int:
+        return link.session.number(self.file_id)

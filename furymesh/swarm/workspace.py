@@ -1,0 +1,312 @@
+"""The local side of one download: its part, its resume data, its place at the end.
+
+Everything here blocks and is called in worker threads. What the workspace
+promises is in the storage modules' invariants; it only puts them in order:
+lock, manifest, resume data, part.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from furymesh.core.bitfield import chunks_of
+from furymesh.core.errors import (
+    DamagedResumeDataError,
+    DiskFullError,
+    EnvironmentFault,
+    NotFoundError,
+)
+from furymesh.core.geometry import Geometry
+from furymesh.core.ids import FileId
+from furymesh.core.layout import Layout
+from furymesh.core.manifest import Manifest
+from furymesh.core.paths import safe_name, shown
+from furymesh.core.sealing import Sealer
+from furymesh.core.snapshot import ResumeMeta
+from furymesh.core.units import format_size
+from furymesh.storage.content import Content
+from furymesh.storage.files import translating
+from furymesh.storage.lock import DownloadLock
+from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.part import PartStore, missing_chunks
+from furymesh.storage.part_names import is_part_of, part_path
+from furymesh.storage.publish import publish
+from furymesh.storage.resume import ResumeData
+
+SEALED_SUFFIX = ".sealed"  # ciphertext kept for want of the key
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where and how downloads are kept; sizes in bytes, times in seconds."""
+
+    data_dir: Path
+    resume_dir: Path
+    download_dir: Path
+    resume_enabled: bool = True
+    save_interval: float = 30.0
+    reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for."""
+
+    file_id: FileId
+    name: str | None = None
+    output: Path | None = None
+    key: bytes | None = field(default=None, repr=False)
+    overwrite: bool = False
+    detached: bool = False
+
+
+class Workspace:
+    """Files of one download, from the lock to the final name."""
+
+    def __init__(self, order: Order, settings: Settings) -> None:
+        self.order = order
+        self.settings = settings
+        self.key = order.key
+        self.notes: list[str] = []
+        self.resume: ResumeData | None = None
+        self.part: PartStore
+        self.layout: Layout
+        self.final: Path
+        self.manifest: Manifest | None = None
+        self.executable = False
+        self.sealed = False  # ciphertext is kept
+        self.known_peers: tuple[str, ...] = ()
+        self._manifests = ManifestStore(settings.data_dir)
+        self._stored: ResumeMeta | None = None
+        self._lock = DownloadLock(settings.resume_dir, order.file_id)
+
+    # --- in order -------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Be the one process on this download; raises AlreadyRunningError."""
+        self._lock.acquire(f"download of {self.order.name or self.order.file_id.hex()[:16]}")
+
+    def recall(self) -> None:
+        """Load what an earlier run left: resume data, manifest, key, peers."""
+        file_id = self.order.file_id
+        if self.settings.resume_enabled:
+            try:
+                self.resume = ResumeData.load(self.settings.resume_dir, file_id)
+                self._stored = self.resume.meta
+            except NotFoundError:
+                pass
+            except DamagedResumeDataError as error:
+                self.notes.append(f"{error}; what the part holds is hashed instead")
+        self.manifest = self._manifests.load(file_id)
+        stored = self._stored
+        if stored is not None:
+            self.key = self.key or stored.key
+            self.executable = stored.executable
+            self.known_peers = stored.peers
+            if self.manifest is None and stored.header is not None:
+                self.manifest = Manifest(stored.header, file_id)
+
+    def remember_header(self, manifest: Manifest) -> None:
+        """Keep a manifest whose header has just arrived."""
+        self.manifest = manifest
+        self._manifests.save(manifest)
+
+    def remember_page(self, page: int) -> None:
+        assert self.manifest is not None
+        self._manifests.save_page(self.manifest, page)
+
+    def open(self, hint: str) -> tuple[int, int]:
+        """Make or take up the part; returns the masks of good and doubtful chunks.
+
+        `hint` is a peer's idea of the name. Raises WrongKeyError,
+        DiskFullError, EnvironmentFault, AlreadyRunningError.
+        """
+        manifest = self.manifest
+        assert manifest is not None
+        geometry = manifest.header.geometry
+        sealer = self._sealer(manifest)
+        self.layout = (
+            Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
+        )
+        self.final = self._final(hint)
+        part = self._place(self.final)
+        existed = os.path.lexists(part)
+        good, doubtful = self._trusted(part, geometry, sealer, existed)
+        self._check_space(part, geometry, good | doubtful)
+        volatile = self.resume.volatile if self.resume is not None else None
+        self.part = PartStore.open(
+            part, self.layout, geometry, sealer, create=True, unsynced=volatile
+        )
+        self._record(part, manifest, good, doubtful)
+        return good, doubtful
+
+    def source(self, path: Path) -> Content:
+        """A reader of the stream over the part, or over the published result."""
+        manifest = self.manifest
+        assert manifest is not None
+        sealer = None if self.sealed else self._sealer(manifest)
+        return Content(path, self.layout, manifest.header.geometry, sealer)
+
+    def publish(self) -> Path:
+        """Give the verified part its final name, then drop the resume data."""
+        self.part.sync()
+        self.part.close()
+        path = publish(
+            self.part.path,
+            self.final,
+            self.layout,
+            executable=self.executable and not self.sealed,
+            overwrite=self.order.overwrite,
+        )
+        if self.resume is not None:
+            self.resume.delete()
+            self.resume = None
+        return path
+
+    def forget_manifest(self) -> None:
+        """The download is done and nobody shares it from here."""
+        self._manifests.delete(self.order.file_id)
+
+    def close(self) -> None:
+        """Let go of everything; what is on disk stays."""
+        if self.resume is not None:
+            self.resume.close()
+        if hasattr(self, "part"):
+            self.part.close()
+        if self._lock.held:
+            self._lock.release()
+
+    # --- parts of it ----------------------------------------------------------------
+
+    def _sealer(self, manifest: Manifest) -> Sealer | None:
+        if not manifest.header.sealed:
+            return None
+        if self.key is None:
+            self.sealed = True
+            return None
+        sealer = Sealer(self.key)
+        sealer.require(manifest.header.seal_check)
+        return sealer
+
+    def _final(self, hint: str) -> Path:
+        """The path asked for, or stored, or made of the best name there is."""
+        order, stored = self.order, self._stored
+        if order.output is None and stored is not None and stored.output:
+            return Path(stored.output)
+        fallback = order.file_id.hex()[:16]
+        name = safe_name(order.name or (stored.name if stored else "") or hint, fallback)
+        if self.sealed:
+            name += SEALED_SUFFIX
+        target = order.output
+        if target is None:
+            return Path(os.path.abspath(self.settings.download_dir / name))
+        is_directory = target.is_dir() or str(target).endswith(os.sep)
+        if is_directory and not (order.overwrite and not self.layout.single and not target.is_dir()):
+            target = target / name
+        return Path(os.path.abspath(target))
+
+    def _place(self, final: Path) -> Path:
+        """Where the part is to lie; moves it there if it lies elsewhere."""
+        parent = final.parent
+        if not parent.is_dir():
+            raise EnvironmentFault(
+                f"there is no directory {shown(str(parent))}: create it or choose another --output"
+            )
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise EnvironmentFault(
+                f"the directory {shown(str(parent))} cannot be written to:"
+                " choose another --output or change its permissions"
+            )
+        part = part_path(final, self.order.file_id)
+        old = Path(self._stored.part) if self._stored is not None else part
+        # Resume data may be forged: only what is named like our part is moved.
+        ours = is_part_of(old, self.order.file_id)
+        if old != part and ours and os.path.lexists(old) and not os.path.lexists(part):
+            with translating(part, "move the part to"):
+                shutil.move(str(old), str(part))
+        return part
+
+    def _trusted(
+        self, part: Path, geometry: Geometry, sealer: Sealer | None, existed: bool
+    ) -> tuple[int, int]:
+        """What the part holds for certain, and what it may hold."""
+        everything = geometry.all_chunks
+        resume = self.resume
+        if not existed:
+            if resume is not None and (resume.have | resume.doubtful):
+                self.notes.append(f"{shown(str(part))} is gone: starting from the beginning")
+                resume.close()
+                self.resume = None
+            return 0, 0
+        gone = missing_chunks(part, self.layout, geometry, sealed=sealer is not None)
+        if resume is None or resume.meta.chunks_total is None:
+            return 0, everything & ~gone
+        if gone & (resume.have | resume.doubtful):
+            self.notes.append(f"{shown(str(part))} was changed: hashing what is left of it")
+            return 0, everything & ~gone
+        if resume.damaged:
+            return resume.have, everything & ~gone & ~resume.have
+        return resume.have, resume.doubtful
+
+    def _check_space(self, part: Path, geometry: Geometry, present: int) -> None:
+        needed = geometry.size - geometry.bytes_in(present)
+        with translating(part.parent, "look at"):
+            free = shutil.disk_usage(part.parent).free
+        if needed + self.settings.reserve > free and needed:
+            raise DiskFullError(
+                f"{shown(str(part.parent))} has {format_size(free)} free, but {format_size(needed)}"
+                f" are still to come and {format_size(self.settings.reserve)} are kept in"
+                " reserve: make room or choose another --output"
+            )
+
+    def _record(self, part: Path, manifest: Manifest, good: int, doubtful: int) -> None:
+        """Bring the resume data in line with what was found."""
+        if not self.settings.resume_enabled:
+            return
+        geometry = manifest.header.geometry
+        facts = {
+            "name": self.final.name,
+            "output": str(self.final),
+            "part": str(part),
+            "size": geometry.size,
+            "chunk_size": geometry.chunk_size,
+            "chunks_total": geometry.chunk_count,
+            "header": manifest.header_bytes,
+            "key": self.key,
+            "executable": self.executable,
+            "detached": self.order.detached,
+        }
+        if self.resume is None:
+            meta = ResumeMeta(
+                file_id=self.order.file_id,
+                created_at=time.time(),
+                peers=self.known_peers,
+                **facts,  # type: ignore[arg-type]
+            )
+            self.resume = ResumeData.create(self.settings.resume_dir, meta)
+        else:
+            self.resume.update_meta(**facts)
+            if self.resume.have & ~good:  # what it claims cannot be relied on any more
+                meta = self.resume.meta
+                self.resume.close()
+                self.resume = ResumeData.create(self.settings.resume_dir, meta)
+        if doubtful:
+            self.resume.doubt(doubtful)
+
+    def settle(self, good: int, bad: int) -> None:
+        """Record what hashing the doubtful chunks has shown."""
+        if self.resume is None:
+            return
+        for chunk in chunks_of(good):
+            self.resume.add(chunk)
+        for chunk in chunks_of(bad):
+            self.resume.lose(chunk)
+
+    def note_peers(self, peers: tuple[str, ...]) -> None:
+        """Remember who helped, for the next run."""
+        if self.resume is not None and peers and peers != self.resume.meta.peers:
+            self.resume.update_meta(peers=peers)
