@@ -139,7 +139,7 @@ class SecureLink:
 
     def __repr__(self) -> str:
         arrow = "to" if self.initiator else "from"
-        return f"<SecureLink {arrow} {node_id_text(self.node_id)[:8]} {self.remote[0]}:{self.remote[1]}>"
+        return f"<SecureLink {arrow} {node_id_text(self.node_id)[:8]} at {self.remote}>"
 
     # --- sending ------------------------------------------------------------------
 

@@ -270,8 +270,6 @@ def _moved(config: Config, data_dir: Path) -> Config:
         inside = path.is_relative_to(config.data_dir)
         return data_dir / path.relative_to(config.data_dir) if inside else path
 
-    transfer = config.transfer.model_copy(
-        update={"resume_dir": move(config.transfer.resume_dir)}
-    )
+    transfer = config.transfer.model_copy(update={"resume_dir": move(config.transfer.resume_dir)})
     api = config.api.model_copy(update={"socket": move(config.api.socket)})
     return config.model_copy(update={"data_dir": data_dir, "transfer": transfer, "api": api})

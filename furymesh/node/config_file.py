@@ -148,9 +148,7 @@ def _read(path: Path) -> bytes:
             raw = file.read(MAX_CONFIG_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or "not a usable path").lower()
-        raise ConfigError(
-            f"cannot read the configuration {shown(str(path))}: {reason}"
-        ) from None
+        raise ConfigError(f"cannot read the configuration {shown(str(path))}: {reason}") from None
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{shown(str(path))} is larger than 1 MiB: this is not a configuration")
     return raw

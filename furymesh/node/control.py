@@ -69,9 +69,9 @@ async def serve_control(node: Controlled, path: Path) -> None:
     The caller holds the node's lock, so a socket file that is there already
     belongs to nobody. Raises EnvironmentFault.
     """
-    with _bound(path) as sock:
+    with _bound(path) as descriptor:
         config = HypercornConfig()
-        config.bind = [f"fd://{sock.fileno()}"]
+        config.bind = [f"fd://{descriptor}"]
         config.accesslog = None
         config.errorlog = None
         config.graceful_timeout = 0.5
@@ -79,8 +79,11 @@ async def serve_control(node: Controlled, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _bound(path: Path) -> Iterator[socket.socket]:
-    """A listening Unix socket of mode 0600, removed at the end."""
+def _bound(path: Path) -> Iterator[int]:
+    """The descriptor of a bound Unix socket of mode 0600; whoever serves it closes it.
+
+    The socket's file is removed at the end.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -91,13 +94,12 @@ def _bound(path: Path) -> Iterator[socket.socket]:
                 sock.bind(reachable)
             finally:
                 os.umask(mask)
-        sock.listen()
-        sock.setblocking(False)
-        yield sock
     except OSError as error:
-        raise EnvironmentFault(f"cannot make the control socket {path}: {error.strerror}") from None
-    finally:
         sock.close()
+        raise EnvironmentFault(f"cannot make the control socket {path}: {error.strerror}") from None
+    try:
+        yield sock.detach()
+    finally:
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -109,8 +109,11 @@ async def share(
     sealed = config.encryption.encrypt_by_default if encrypt is None else encrypt
     stop = threading.Event()
     total = _size_of(Path(path))
+    done = 0
 
-    def report(done: int) -> None:
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
         if progress is not None:
             progress(done, total)
 
@@ -287,9 +290,7 @@ async def detach(
     """
     config = config or load_config(None, None)
     _check_sha256(sha256)
-    where = Path(os.path.abspath(output)) if output else Path.cwd()
-    if output is not None and str(output).endswith(os.sep):
-        where = where / ""
+    where = Path.cwd() / (output or "")
     order = DetachedOrder(link, where, tuple(peers), overwrite, sha256)
     await call(config.api.socket, "POST", "/v1/downloads", order.encode())
 

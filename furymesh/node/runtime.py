@@ -45,9 +45,7 @@ class Runtime:
         self.config = config
         self.identity = identity
         self.endpoint = endpoint
-        self.swarm = Swarm(
-            endpoint, random.Random(), max_links=config.node.max_connections
-        )
+        self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir)
         self.links: trio.Nursery
         self.listeners: list[socket.socket] = []

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 
 from furymesh.core.geometry import DIGEST_SIZE, Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.storage.content import Content
 
 DEFAULT_THREADS = 2  # two saturate the memory of small machines; more hinder other work
-POLL_SECONDS = 0.1  # how soon a cancelled hash lets go of a disk that does not answer
+POLL_SECONDS = 0.1  # how often progress is told; people see no faster
 
 
 class HashingStopped(Exception):
@@ -39,11 +38,11 @@ def hash_content(
     """
     digests = bytearray(geometry.chunk_count * DIGEST_SIZE)
     chunks = iter(range(geometry.chunk_count))
-    # What each chunk came to: its bytes, or why it failed.
-    results: SimpleQueue[int | BaseException] = SimpleQueue()
+    hashed = [0] * min(threads, geometry.chunk_count)  # bytes, by worker
+    errors: list[BaseException] = []
     stop = threading.Event()
 
-    def work() -> None:
+    def work(number: int) -> None:
         slab = memoryview(bytearray(min(geometry.chunk_size, geometry.size)))
         try:
             for chunk in chunks:
@@ -52,39 +51,47 @@ def hash_content(
                 length = content.read_chunk_into(chunk, slab)
                 at = chunk * DIGEST_SIZE
                 digests[at : at + DIGEST_SIZE] = algorithm.digest(slab[:length])
-                results.put(length)
+                hashed[number] += length
         except BaseException as error:
-            results.put(error)
+            errors.append(error)
+            stop.set()
 
     workers = [
-        threading.Thread(target=work, name=f"furymesh-hash-{number}", daemon=True)
-        for number in range(min(threads, geometry.chunk_count))
+        threading.Thread(target=work, args=(number,), name=f"furymesh-hash-{number}", daemon=True)
+        for number in range(len(hashed))
     ]
-    for worker in workers:
-        worker.start()
     try:
-        _collect(geometry.chunk_count, results, progress, cancelled)
+        for worker in workers:
+            worker.start()
+        _watch(workers, hashed, progress, cancelled)
     finally:
         stop.set()
         for worker in workers:
-            worker.join()
+            if worker.is_alive():
+                worker.join()
+    if errors:
+        raise errors[0]
     return bytes(digests)
 
 
-def _collect(
-    expected: int,
-    results: SimpleQueue[int | BaseException],
+def _watch(
+    workers: list[threading.Thread],
+    hashed: list[int],
     progress: Callable[[int], object],
     cancelled: Callable[[], bool],
 ) -> None:
-    while expected:
-        if cancelled():
-            raise HashingStopped("hashing was stopped before the end")
-        try:
-            result = results.get(timeout=POLL_SECONDS)
-        except Empty:
-            continue
-        if isinstance(result, BaseException):
-            raise result
-        progress(result)
-        expected -= 1
+    """Report from time to time until all workers are done.
+
+    Not for each chunk: a third thread, awake that often, slows down the other two.
+    """
+    reported = 0
+    for worker in workers:
+        alive = True
+        while alive:
+            if cancelled():
+                raise HashingStopped("hashing was stopped before the end")
+            worker.join(POLL_SECONDS)
+            alive = worker.is_alive()
+            total = sum(hashed)
+            progress(total - reported)
+            reported = total

@@ -170,9 +170,7 @@ class Arrivals:
             batch = [self._queue.popleft() for _ in range(min(share, MAX_BATCH))]
             self._busy += 1
             try:
-                outcomes = await trio.to_thread.run_sync(
-                    self._store, batch, limiter=self._threads
-                )
+                outcomes = await trio.to_thread.run_sync(self._store, batch, limiter=self._threads)
             finally:
                 self._busy -= 1
             for outcome in outcomes:

@@ -142,9 +142,7 @@ class Download:
             self._tell_notes()
             self._metadata = ManifestFetch(self._order.file_id, workspace.manifest)
             for text in workspace.known_peers:
-                self._swarm.book.add(
-                    self._order.file_id, Address.parse(text), Source.RESUME
-                )
+                self._swarm.book.add(self._order.file_id, Address.parse(text), Source.RESUME)
             self.share.fetcher = self
             self._swarm.add(self.share)
             try:
@@ -219,9 +217,7 @@ class Download:
         self.share.executable = workspace.executable
         scheduler = self._scheduler = Scheduler(geometry, self._swarm.rng, have=good)
         scheduler.verifiable = manifest.verifiable
-        self._arrivals = Arrivals(
-            manifest, workspace.part, workspace.resume, self._chunks_settled
-        )
+        self._arrivals = Arrivals(manifest, workspace.part, workspace.resume, self._chunks_settled)
         self._tell(
             Started(
                 self._order.file_id,
@@ -241,20 +237,21 @@ class Download:
     async def _transfer(self) -> None:
         """Until every chunk is on disk and a last reading of the disk agrees."""
         manifest = self._metadata.manifest
-        assert manifest is not None and self._scheduler is not None
+        assert manifest is not None
+        assert self._scheduler is not None
         scheduler, workspace = self._scheduler, self._workspace
+        everything = manifest.header.geometry.all_chunks
         for _ in range(MAX_REPAIRS):
             while not scheduler.ledger.done:
                 self._settled = trio.Event()
                 self._raise_failure()
                 await self._settled.wait()
             self._report()
-            check = Check(manifest, manifest.header.geometry.all_chunks, workspace.part.read_chunk_into)
+            check = Check(manifest, everything, workspace.part.read_chunk_into)
             good = await self._check(check, final=True)
-            bad = manifest.header.geometry.all_chunks & ~good
-            if not bad:
+            if good == everything:
                 return
-            self._repair(bad)
+            self._repair(everything & ~good)
         raise VerificationError(
             f"{workspace.part.path}: the disk does not give back what was written; check the disk"
         )
@@ -265,9 +262,9 @@ class Download:
         count = bad.bit_count()
         self._tell(Note(f"{count} chunk{'s' * (count > 1)} on disk changed: fetching again"))
         self.share.withdraw(bad)
+        if self._workspace.resume is not None:
+            self._workspace.resume.lose_all(bad)
         for chunk in chunks_of(bad):
-            if self._workspace.resume is not None:
-                self._workspace.resume.lose(chunk)
             self._apply(self._scheduler.lost(self._swarm.now(), chunk))
         self.chunks_done -= count
         self._useful_at = self._swarm.now()

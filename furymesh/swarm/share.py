@@ -233,9 +233,7 @@ class Share:
         link = member.link
         number = self._number(link)
         if message.header and manifest is not None:
-            link.send(
-                m.ManifestHeader(number, manifest.header_bytes, self.name, self.executable)
-            )
+            link.send(m.ManifestHeader(number, manifest.header_bytes, self.name, self.executable))
         missing = manifest.missing_pages if manifest is not None else -1
         for page in message.pages:
             held = manifest is not None and page < manifest.header.page_count

@@ -28,13 +28,15 @@ from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.core.units import format_size
+from furymesh.storage.check import Check
 from furymesh.storage.content import Content
 from furymesh.storage.files import translating
+from furymesh.storage.finished import FinishedReader
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part import PartStore, missing_chunks
 from furymesh.storage.part_names import is_part_of, part_path
-from furymesh.storage.publish import publish
+from furymesh.storage.publish import find_published, publish
 from furymesh.storage.resume import ResumeData
 
 SEALED_SUFFIX = ".sealed"  # ciphertext kept for want of the key
@@ -129,11 +131,10 @@ class Workspace:
         assert manifest is not None
         geometry = manifest.header.geometry
         sealer = self._sealer(manifest)
-        self.layout = (
-            Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
-        )
+        self.layout = Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
         self.final = self._final(hint)
         part = self._place(self.final)
+        self._take_back(part)
         existed = os.path.lexists(part)
         good, doubtful = self._trusted(part, geometry, sealer, existed)
         self._check_space(part, geometry, good | doubtful)
@@ -205,7 +206,9 @@ class Workspace:
         if target is None:
             return Path(os.path.abspath(self.settings.download_dir / name))
         is_directory = target.is_dir() or str(target).endswith(os.sep)
-        if is_directory and not (order.overwrite and not self.layout.single and not target.is_dir()):
+        if is_directory and not (
+            order.overwrite and not self.layout.single and not target.is_dir()
+        ):
             target = target / name
         return Path(os.path.abspath(target))
 
@@ -229,6 +232,31 @@ class Workspace:
             with translating(part, "move the part to"):
                 shutil.move(str(old), str(part))
         return part
+
+    def _take_back(self, part: Path) -> None:
+        """Undo a rename after which an earlier run was killed before it could say so.
+
+        Inode numbers are used again, so what looks like our work is moved only
+        if every chunk of it is.
+        """
+        manifest, resume, stored = self.manifest, self.resume, self._stored
+        assert manifest is not None
+        everything = manifest.header.geometry.all_chunks
+        if resume is None or stored is None or stored.part_inode is None:
+            return
+        if os.path.lexists(part) or resume.have != everything or not manifest.complete:
+            return
+        published = find_published(self.final, stored.part_inode)
+        if published is None or published.is_dir() == self.layout.single:
+            return
+        reader = FinishedReader(published, manifest, self.key)
+        try:
+            ours = Check(manifest, everything, reader.read).run() == everything
+        finally:
+            reader.close()
+        if ours:
+            with translating(published, "take up again"):
+                published.rename(part)
 
     def _trusted(
         self, part: Path, geometry: Geometry, sealer: Sealer | None, existed: bool
@@ -272,6 +300,7 @@ class Workspace:
             "name": self.final.name,
             "output": str(self.final),
             "part": str(part),
+            "part_inode": self.part.inode,
             "size": geometry.size,
             "chunk_size": geometry.chunk_size,
             "chunks_total": geometry.chunk_count,
@@ -290,10 +319,7 @@ class Workspace:
             self.resume = ResumeData.create(self.settings.resume_dir, meta)
         else:
             self.resume.update_meta(**facts)
-            if self.resume.have & ~good:  # what it claims cannot be relied on any more
-                meta = self.resume.meta
-                self.resume.close()
-                self.resume = ResumeData.create(self.settings.resume_dir, meta)
+            self.resume.lose_all(self.resume.have & ~good)
         if doubtful:
             self.resume.doubt(doubtful)
 
@@ -303,8 +329,7 @@ class Workspace:
             return
         for chunk in chunks_of(good):
             self.resume.add(chunk)
-        for chunk in chunks_of(bad):
-            self.resume.lose(chunk)
+        self.resume.lose_all(bad)
 
     def note_peers(self, peers: tuple[str, ...]) -> None:
         """Remember who helped, for the next run."""

@@ -1,0 +1,44 @@
+# Two targets matter to a newcomer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench torture proto lock clean
+
+# The environment: pinned versions with their hashes, then the project itself.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)  ## real nodes on loopback: share, swarm, kill -9, resume, verify
+	$(BIN)/furymesh demo
+
+test: $(READY) lint  ## everything that must hold before a change lands
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## furymesh beside libtorrent, aria2 and rsync; see docs/performance.md
+	$(BIN)/python -m tests.bench
+
+torture: $(READY)  ## the long forms of the tests: many kills, many seeds
+	$(BIN)/python -m pytest -q -m slow --timeout 3600
+
+proto: $(READY)  ## regenerate furymesh/wire/pb after a change in proto/
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=furymesh/wire/pb --pyi_out=furymesh/wire/pb proto/furymesh.proto
+
+lock:  ## resolve the dependencies anew and pin them with hashes
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
+	  --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo

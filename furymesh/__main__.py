@@ -1,0 +1,5 @@
+"""`python -m furymesh` is the `furymesh` command."""
+
+from furymesh.cli.main import run
+
+run()

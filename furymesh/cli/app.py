@@ -1,0 +1,105 @@
+"""The commands put together: their names, order, help and examples."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from furymesh.cli import (
+    cmd_clean_resume,
+    cmd_demo,
+    cmd_get,
+    cmd_id,
+    cmd_list,
+    cmd_list_resume,
+    cmd_node,
+    cmd_resume,
+    cmd_share,
+    cmd_show_resume,
+    cmd_unshare,
+    cmd_verify,
+)
+from furymesh.cli.main import DEBUG_VARIABLE
+from furymesh.cli.options import ConfigFile, DataDir
+
+# In the order in which they are met: share, fetch, take up again, look after.
+COMMANDS = {
+    "share": cmd_share,
+    "list": cmd_list,
+    "unshare": cmd_unshare,
+    "node": cmd_node,
+    "get": cmd_get,
+    "resume": cmd_resume,
+    "list-resume": cmd_list_resume,
+    "show-resume": cmd_show_resume,
+    "clean-resume": cmd_clean_resume,
+    "verify": cmd_verify,
+    "id": cmd_id,
+    "demo": cmd_demo,
+}
+
+EXAMPLES = """
+furymesh share movie.mkv           # prints a link; give it to a friend
+furymesh node                      # serve it, until Ctrl-C
+furymesh get 'furymesh:1f2e…'      # on the other machine
+furymesh resume --file-id 1f2e3d4c # after anything interrupted it
+furymesh demo                      # see all of this happen on this machine
+"""
+
+
+def make_app() -> typer.Typer:
+    """The whole command line as a typer application."""
+    app = typer.Typer(
+        name="furymesh",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback(invoke_without_command=True, epilog=_epilog(EXAMPLES))(furymesh)
+    for name, module in COMMANDS.items():
+        app.command(name, epilog=_epilog(module.EXAMPLES))(module.command)
+    return app
+
+
+def _epilog(examples: str) -> str:
+    """Examples as they stand: the mark keeps typer from filling the lines."""
+    lines = [f"  {line}" for line in examples.strip().splitlines()]
+    return "\n".join(["\b", "Examples:", *lines])
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from furymesh import __version__
+        from furymesh.cli.output import say
+
+        say(f"furymesh {__version__}")
+        raise typer.Exit
+
+
+def furymesh(
+    context: typer.Context,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error came from, with a traceback.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Move big files and folders between machines.
+
+    Chunks come from many peers at once, always encrypted and each verified;
+    whatever interrupts a download, it goes on where it was.
+    """
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    if context.invoked_subcommand is None and not context.resilient_parsing:
+        from furymesh.cli.output import say
+
+        say(context.get_help().rstrip())

@@ -1,0 +1,131 @@
+"""`furymesh get`: download from everybody who has it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from furymesh.cli.options import (
+    ConfigFile,
+    DataDir,
+    Json,
+    MaxDownload,
+    MaxUpload,
+    Output,
+    Peers,
+    addresses,
+    rate,
+    same_places,
+    settings,
+)
+
+EXAMPLES = """
+furymesh get 'furymesh:1f2e…?peer=192.0.2.7:7654'
+furymesh get 1f2e3d4c… --peer 192.0.2.7:7654 --output ~/Videos/
+furymesh get LINK --seed --max-upload 2M
+"""
+AFTER = "Serving it to others now; press Ctrl-C to stop."
+
+
+def command(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="LINK|ID", help="What `furymesh share` printed; quote it.")
+    ],
+    output: Output = None,
+    peer: Peers = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file instead of adding _1.")
+    ] = False,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="HEX", help="Check the finished file against this too."),
+    ] = None,
+    seed: Annotated[
+        bool, typer.Option("--seed", help="Keep serving it afterwards, until Ctrl-C.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Hand it to the running node and return.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="S", help="Give up after S seconds without a peer."),
+    ] = None,
+    max_upload: MaxUpload = None,
+    max_download: MaxDownload = None,
+    json: Json = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Download a share from all its peers at once.
+
+    A download that was interrupted goes on where it was. The file gets its
+    name only when every chunk of it was verified.
+    """
+    from furymesh.cli.output import failures_as_json
+
+    with failures_as_json(json):
+        settled = settings(context, config, data_dir)
+        from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
+        from furymesh.node import face
+
+        link = parse_target(target, settled)
+        peers = addresses(peer)
+        if detach:
+            _refuse_limits(timeout, max_upload, max_download)
+            from furymesh.cli.jobs import run_job
+
+            run_job(
+                lambda job: face.detach(
+                    link, settled, output=output, peers=peers, overwrite=overwrite, sha256=sha256
+                )
+            )
+            _tell_detached(link.file_id.hex(), json)
+            return
+        patience = positive("--timeout", timeout)
+        upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
+
+        async def fetch(on_event: OnEvent, on_complete: OnComplete) -> object:
+            return await face.get(
+                link,
+                settled,
+                output=output,
+                peers=peers,
+                overwrite=overwrite,
+                sha256=sha256,
+                timeout=patience,
+                max_upload=upload,
+                max_download=download,
+                on_event=on_event,
+                seed=seed,
+                on_complete=on_complete,
+            )
+
+        run_download(
+            fetch,
+            link.file_id,
+            settled,
+            places=same_places(context),
+            json=json,
+            announce=True,
+            after=AFTER if seed else "",
+        )
+
+
+def _refuse_limits(timeout: object, max_upload: object, max_download: object) -> None:
+    from furymesh.core.errors import UsageError
+
+    if (timeout, max_upload, max_download) != (None, None, None):
+        raise UsageError(
+            "--detach leaves timeout and rates to the running node: set them there instead"
+        )
+
+
+def _tell_detached(file_id: str, json: bool) -> None:
+    from furymesh.cli.output import say, say_json
+
+    if json:
+        say_json({"event": "detached", "file_id": file_id})
+    else:
+        say(f"The running node downloads {file_id[:16]} now.")

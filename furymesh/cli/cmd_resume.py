@@ -1,0 +1,85 @@
+"""`furymesh resume`: go on with a download from its resume data alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from furymesh.cli.options import (
+    ConfigFile,
+    DataDir,
+    Json,
+    MaxDownload,
+    MaxUpload,
+    Output,
+    Peers,
+    RequiredResumeId,
+    addresses,
+    rate,
+    read_all,
+    same_places,
+    settings,
+)
+
+EXAMPLES = """
+furymesh resume --file-id 1f2e3d4c
+furymesh resume --file-id 1f2e3d4c --peer 192.0.2.7:7654 --verbose
+"""
+
+
+def command(
+    context: typer.Context,
+    file_id: RequiredResumeId,
+    output: Output = None,
+    peer_id: Annotated[
+        list[str] | None,
+        typer.Option("--peer-id", metavar="ID", help="Fetch only from this node id; repeatable."),
+    ] = None,
+    peer: Peers = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell more: every address and peer.")
+    ] = False,
+    max_upload: MaxUpload = None,
+    max_download: MaxDownload = None,
+    json: Json = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Resume an interrupted download.
+
+    Link, keys and known peers are in the resume data; only missing chunks are
+    fetched. `furymesh list-resume` shows what there is.
+    """
+    from furymesh.cli.output import failures_as_json, say
+
+    with failures_as_json(json):
+        settled = settings(context, config, data_dir)
+        from furymesh.cli.download import OnComplete, OnEvent, run_download
+        from furymesh.core.ids import parse_node_id
+        from furymesh.node.resumes import find_resume
+
+        peers = addresses(peer)
+        only_nodes = read_all("--peer-id", parse_node_id, peer_id)
+        upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
+        found = find_resume(file_id, settled)
+        if not json:
+            say(f"Resuming transfer for file {found.hex()}...")
+
+        async def fetch(on_event: OnEvent, on_complete: OnComplete) -> object:
+            from furymesh.node import face
+
+            result = await face.resume(
+                found,
+                settled,
+                output=output,
+                peers=peers,
+                only_nodes=only_nodes,
+                max_upload=upload,
+                max_download=download,
+                on_event=on_event,
+            )
+            on_complete(result)
+            return result
+
+        run_download(fetch, found, settled, places=same_places(context), json=json, verbose=verbose)

@@ -1,0 +1,147 @@
+"""`furymesh share`: hash files or folders, list them, print their links."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from furymesh.cli.options import ConfigFile, DataDir, Json, read, settings
+
+if TYPE_CHECKING:
+    from furymesh.node.config import Config
+    from furymesh.node.face import Shared
+
+EXAMPLES = """
+furymesh share movie.mkv
+furymesh share photos/ --name "Summer" --encrypt
+furymesh share big.iso --hash sha256 --chunk-size 4MiB --json
+"""
+
+
+def command(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Files and folders to share.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name in the link instead of the file's own."),
+    ] = None,
+    hash_name: Annotated[
+        str | None,
+        typer.Option("--hash", metavar="blake3|sha256", help="Hash algorithm; blake3 by default."),
+    ] = None,
+    chunk_size: Annotated[
+        str | None,
+        typer.Option(
+            "--chunk-size", metavar="SIZE", help="A power of two, 16KiB to 16MiB; else by size."
+        ),
+    ] = None,
+    encrypt: Annotated[
+        bool | None,
+        typer.Option(
+            "--encrypt/--no-encrypt", help="Seal names and content; only the link opens them."
+        ),
+    ] = None,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="Never announce it; peers are only those named by hand."),
+    ] = False,
+    json: Json = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Share files or folders and print their links.
+
+    Each PATH is hashed once and then known by its inode, so sharing it again
+    is instant. The files stay where they are; a running node serves them at
+    once, otherwise start one with `furymesh node`.
+    """
+    from furymesh.core.errors import UsageError
+    from furymesh.core.hashing import HashAlgorithm
+    from furymesh.core.units import parse_size
+
+    chunk_bytes = read("--chunk-size", parse_size, chunk_size)
+    read("--hash", HashAlgorithm.from_label, hash_name)
+    if name is not None and len(paths) > 1:
+        raise UsageError("--name fits one path only: share them one by one")
+    settled = settings(context, config, data_dir)
+    for path in paths:
+        shared = _share(path, settled, name, hash_name, chunk_bytes, encrypt, private, json)
+        _print(shared, json)
+
+
+def _share(
+    path: Path,
+    config: Config,
+    name: str | None,
+    hash_name: str | None,
+    chunk_size: int | None,
+    encrypt: bool | None,
+    private: bool,
+    json: bool,
+) -> Shared:
+    from furymesh.cli.jobs import Job, run_job
+    from furymesh.cli.progress import BytesMeter, open_display
+    from furymesh.node import face
+
+    display = open_display(json=json)
+    meter = BytesMeter(display, f"Hashing {path.name or path}")
+
+    async def work(job: Job) -> Shared:
+        return await face.share(
+            path,
+            config,
+            name=name,
+            algorithm=hash_name,
+            chunk_size=chunk_size,
+            encrypt=encrypt,
+            private=private,
+            progress=meter,
+        )
+
+    try:
+        return run_job(work)
+    finally:
+        display.close()
+
+
+def _print(shared: Shared, json: bool) -> None:
+    from furymesh.cli.output import note, plural, say, say_json
+    from furymesh.core.paths import shown
+    from furymesh.core.units import format_size
+
+    for skipped in shared.skipped:
+        note(f"Left out: {shown(skipped)}")
+    if json:
+        say_json(
+            {
+                "file_id": shared.file_id.hex(),
+                "link": shared.link.text,
+                "name": shared.name,
+                "size": shared.size,
+                "chunks": shared.chunks,
+                "chunk_size": shared.chunk_size,
+                "hash": shared.hash,
+                "path": str(shared.path),
+                "encrypted": shared.encrypted,
+                "cached": shared.cached,
+                "served": shared.served,
+            }
+        )
+        return
+    known = ", unchanged since it was hashed" if shared.cached else ""
+    say(
+        f"Sharing {shown(shared.name)}"
+        f" ({format_size(shared.size)}, {plural(shared.chunks, 'chunk')}{known})"
+    )
+    say(f"File ID: {shared.file_id.hex()}")
+    say(f"Link: {shared.link.text}")
+    if shared.encrypted:
+        say("Encrypted: the link contains the key; whoever has it can read the content.")
+    if shared.served:
+        say("The running node serves it now.")
+    else:
+        say("Nobody serves it yet: run `furymesh node`.")

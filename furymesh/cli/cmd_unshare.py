@@ -1,0 +1,39 @@
+"""`furymesh unshare`: stop sharing; the files stay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from furymesh.cli import completion
+from furymesh.cli.options import ConfigFile, DataDir, settings
+
+EXAMPLES = """
+furymesh unshare 1f2e3d4c
+"""
+
+
+def command(
+    context: typer.Context,
+    file_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="File id, or its first 8 or more hex digits.",
+            autocompletion=completion.share_ids,
+        ),
+    ],
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Stop sharing a file or folder. The files themselves stay."""
+    from furymesh.cli.jobs import run_job
+    from furymesh.cli.output import say
+    from furymesh.core.paths import shown
+    from furymesh.node import face
+
+    settled = settings(context, config, data_dir)
+    item = run_job(lambda job: face.unshare(file_id, settled))
+    say(f"No longer sharing {shown(item.name)} ({item.file_id.hex()[:16]});")
+    say(f"{shown(str(item.path))} stays where it is.")

@@ -1,0 +1,129 @@
+"""Options that several commands share, and the reading of their values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from furymesh.cli import completion
+
+if TYPE_CHECKING:
+    from furymesh.core.link import Address
+    from furymesh.node.config import Config
+
+T = TypeVar("T")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file to use."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Where identity, shares and progress are kept."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peer", metavar="ADDR", help="host:port, [v6]:port or node-id@host:port; repeatable."
+    ),
+]
+MaxUpload = Annotated[
+    str | None,
+    typer.Option("--max-upload", metavar="RATE", help="Bytes a second, like 12M or 12MiB."),
+]
+MaxDownload = Annotated[
+    str | None,
+    typer.Option("--max-download", metavar="RATE", help="Bytes a second, like 12M or 12MiB."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="PATH", help="File or directory to save to."),
+]
+ResumeId = Annotated[
+    str | None,
+    typer.Option(
+        "--file-id",
+        metavar="ID",
+        help="File id, or its first 8 or more hex digits.",
+        autocompletion=completion.resume_ids,
+    ),
+]
+RequiredResumeId = Annotated[
+    str,
+    typer.Option(
+        "--file-id",
+        metavar="ID",
+        help="File id, or its first 8 or more hex digits.",
+        autocompletion=completion.resume_ids,
+    ),
+]
+
+
+def settings(context: typer.Context, config: Path | None, data_dir: Path | None) -> Config:
+    """The configuration that a command runs with; raises ConfigError.
+
+    --config and --data-dir may also stand before the command.
+    """
+    from furymesh.node.config import load_config
+
+    return load_config(*_places(context, config, data_dir))
+
+
+def same_places(context: typer.Context) -> str:
+    """The --config and --data-dir of this command line, to repeat in another one."""
+    config, data_dir = _places(
+        context, context.params.get("config"), context.params.get("data_dir")
+    )
+    words = []
+    for option, path in (("--config", config), ("--data-dir", data_dir)):
+        if path is not None:
+            words += [option, shlex.quote(str(path))]
+    return "".join(f" {word}" for word in words)
+
+
+def _places(
+    context: typer.Context, config: Path | None, data_dir: Path | None
+) -> tuple[Path | None, Path | None]:
+    before = context.find_root().params
+    return config or before.get("config"), data_dir or before.get("data_dir")
+
+
+def read(option: str, parse: Callable[[str], T], text: str | None) -> T | None:
+    """`parse(text)`, None if there is none; its UsageError then names the option."""
+    if text is None:
+        return None
+    from furymesh.core.errors import UsageError
+
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def read_all(option: str, parse: Callable[[str], T], texts: Sequence[str] | None) -> tuple[T, ...]:
+    """`read` for an option that may come several times."""
+    values = (read(option, parse, text) for text in texts or ())
+    return tuple(value for value in values if value is not None)
+
+
+def addresses(texts: Sequence[str] | None) -> tuple[Address, ...]:
+    """The values of --peer."""
+    from furymesh.core.link import Address
+
+    return read_all("--peer", Address.parse, texts)
+
+
+def rate(option: str, text: str | None) -> int | None:
+    """The value of --max-upload or --max-download, bytes a second."""
+    from furymesh.core.errors import UsageError
+    from furymesh.core.units import parse_size
+
+    value = read(option, parse_size, text)
+    if value == 0:
+        raise UsageError(f"{option}: 0 would never finish; leave the option out for no limit")
+    return value
