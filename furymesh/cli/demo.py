@@ -77,8 +77,8 @@ class _Demo:
 
     def _share(self) -> tuple[list[Path], str]:
         self._title(f"{NODES} nodes share the same {format_size(SIZE)}, each under its own name")
-        sources = []
-        links = set()
+        sources: list[Path] = []
+        links: set[str] = set()
         for number in range(NODES):
             source = self.place / f"node{number}" / f"copy-{number}.bin"
             source.parent.mkdir()

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from furymesh.cli import output
 from furymesh.cli.exits import one_line
@@ -85,19 +85,22 @@ class Bar:
 
     def show(self, activity: str, done: float, total: float, facts: Sequence[str]) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):
-            progress = self._progress or self._open()
-            task = progress.task_ids[0]
-            progress.update(
-                task,
-                description=activity,
-                completed=done,
-                total=max(total, 1),
-                facts="  ".join(facts),
-            )
+            fields: dict[str, Any] = {
+                "description": activity,
+                "completed": done,
+                "total": max(total, 1),
+            }
+            text = "  ".join(facts)
+            if self._progress is None:
+                self._progress = _new_bar()
+                self._progress.add_task(**fields, facts=text)
+                self._progress.start()
+                return
+            self._progress.update(self._progress.task_ids[0], **fields, facts=text)
             now = time.monotonic()
             if now - self._drawn >= REDRAW_SECONDS:
                 self._drawn = now
-                progress.refresh()
+                self._progress.refresh()
 
     def line(self, text: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):
@@ -114,26 +117,24 @@ class Bar:
             if progress is not None:
                 progress.stop()
 
-    def _open(self) -> RichProgress:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
 
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=Console(stderr=True),
-            expand=True,
-            transient=True,
-            # No thread: what calls `show` also draws, and a kill leaves nothing behind.
-            auto_refresh=False,
-            # stdout may be a pipe with the answer in it.
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._progress.add_task("", total=1, facts="")
-        self._progress.start()
-        return self._progress
+def _new_bar() -> RichProgress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[facts]}", markup=False),
+        console=Console(stderr=True),
+        expand=True,
+        transient=True,
+        # No thread: what calls `show` also draws, and a kill leaves nothing behind.
+        auto_refresh=False,
+        # stdout may be a pipe with the answer in it.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 class BytesMeter:

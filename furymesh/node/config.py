@@ -186,8 +186,7 @@ class ApiConfig(_Section):
 class Config(_Section):
     """Everything configurable; what is left out of the file has its default.
 
-    `transfer.resume_dir` and `api.socket` lie in `data_dir` unless given, so
-    ``Config(data_dir=path)`` is complete.
+    `transfer.resume_dir` and `api.socket` lie in `data_dir` unless given.
     """
 
     data_dir: ConfigPath
@@ -198,6 +197,11 @@ class Config(_Section):
     discovery: DiscoveryConfig = DiscoveryConfig()
     sync: SyncConfig = SyncConfig()
     api: ApiConfig
+
+    @classmethod
+    def at(cls, data_dir: Path) -> Config:
+        """The defaults, with this data directory."""
+        return cls.model_validate({"data_dir": data_dir})
 
     @model_validator(mode="before")
     @classmethod
