@@ -22,6 +22,7 @@ import trio
 
 from furymesh.core.errors import FuryMeshError, LinkClosedError, PeerError, ProtocolError
 from furymesh.core.ids import NodeId, node_id_text
+from furymesh.core.paths import shown
 from furymesh.net.buffers import SEND_SIZE, Buffers
 from furymesh.net.stream import ByteStream
 from furymesh.wire import codec
@@ -34,7 +35,7 @@ from furymesh.wire.records import (
     Sealing,
     ciphertext_size,
 )
-from furymesh.wire.session import Session, State
+from furymesh.wire.session import Session
 
 # A peer that does not read lets our messages pile up; past this it is cut off.
 MAX_CONTROL_BYTES = 4 * 1024 * 1024
@@ -118,6 +119,7 @@ class SecureLink:
         self.traffic = Traffic()
         self.hello: m.Hello | None = None
         self.closed_because: FuryMeshError | None = None
+        self.farewell: m.Reason | None = None  # the reason of a Goodbye, either end's
         self._stream = stream
         self.sealing = sealing
         self.opening = opening
@@ -129,13 +131,18 @@ class SecureLink:
         self._batch = FIRST_BATCH
         self._heard = trio.current_time()
         self._closing = False
-        self._farewell = False  # send what is queued, then close
+        self._leaving = False  # send what is queued, then close
         self._data = m.Data(0, 0, 0, 0)  # the piece that is arriving, and where it goes
         self._sink = memoryview(b"")
 
     @property
     def instance(self) -> bytes:
         return self.hello.instance if self.hello else b""
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether it ended because one end did not want this link at all."""
+        return self.farewell in (m.Reason.DUPLICATE, m.Reason.FORBIDDEN, m.Reason.BUSY)
 
     def __repr__(self) -> str:
         arrow = "to" if self.initiator else "from"
@@ -170,7 +177,8 @@ class SecureLink:
         """Say why, then close as soon as it is out."""
         if not self._closing:
             self.send(m.Goodbye(reason, detail[:CLOSE_DETAIL]))
-            self._farewell = True
+            self.farewell = self.farewell or reason
+            self._leaving = True
             self._wake.set()
 
     # --- running ------------------------------------------------------------------
@@ -267,8 +275,10 @@ class SecureLink:
                     return at, message
             else:
                 handler.message(self, message)
-                if self.session.state is State.CLOSED:
-                    raise LinkClosedError("the peer said goodbye")
+                if isinstance(message, m.Goodbye):
+                    self.farewell = message.reason
+                    words = f"{message.reason.words} {shown(message.detail)}".strip()
+                    raise LinkClosedError(f"the peer closed the link ({words})")
         return at, None
 
     def _begin(self, handler: LinkHandler, data: m.Data) -> bool:
@@ -295,7 +305,7 @@ class SecureLink:
     async def _writer(self, handler: LinkHandler) -> None:
         while not self._closing:
             piece = None
-            if not self._control and not self._farewell:
+            if not self._control and not self._leaving:
                 piece = handler.piece(self, self._batch)
                 if piece is None:
                     self._wake = trio.Event()
@@ -304,7 +314,7 @@ class SecureLink:
             buffer = self._buffers.take_send()
             try:
                 at = self._seal_control(buffer)
-                if self._farewell and not self._control:
+                if self._leaving and not self._control:
                     await self._stream.send_all(buffer[:at])
                     raise LinkClosedError("said goodbye")
                 at = await self._seal_pieces(handler, buffer, at, piece)

@@ -20,7 +20,6 @@ from furymesh.core.bitfield import chunks_of
 from furymesh.core.errors import (
     DiskFullError,
     FuryMeshError,
-    ProtocolError,
     UnavailableError,
     VerificationError,
 )
@@ -63,6 +62,9 @@ WAITING_SECONDS = 3.0  # between two words about having no peer
 PING_SECONDS = 0.5  # while a peer owes us bytes
 RATE_SECONDS = 5.0  # the rate shown is the mean over this
 DISK_POLL_SECONDS = 1.0  # while the disk is full
+# Before an address is dialled again behind which is a process that we are
+# linked to already, or one that refuses us.
+UNWANTED_SECONDS = 60.0
 DEFAULT_TIMEOUT = 60.0
 MAX_REPAIRS = 3  # passes over a disk that keeps giving back other bytes than it was given
 
@@ -349,6 +351,8 @@ class Download:
             self._dialled.discard(link)
             reason = str(link.closed_because or "closed")
             book.failed(file_id, candidate, self._swarm.now(), reason)
+            if link.unwanted:
+                candidate.not_before += UNWANTED_SECONDS
 
     async def _watch_metadata(self) -> None:
         """Ask for what is missing of the manifest, store what came."""
@@ -482,7 +486,8 @@ class Download:
         if self._scheduler is None:
             return
         for chunk in message.chunks:
-            self._drop(member, chunk)
+            if member.cancelled.pop(chunk, None) is None:
+                self._drop(member, chunk)
         self._apply(
             self._scheduler.rejected(
                 self._swarm.now(),
@@ -503,11 +508,8 @@ class Download:
         if scheduler is not None and scheduler.owes(member.number, data.chunk):
             assert arrivals is not None
             return arrivals.sink(member, data)
-        if member.forgiven < data.length:
-            raise ProtocolError("chunk bytes that nobody asked for")
-        member.forgiven -= data.length
         self._counters.wasted += data.length
-        return self._swarm.discard(data)
+        return self._swarm.discard(member, data)
 
     async def room(self) -> None:
         await self._arrived.room()
@@ -534,18 +536,23 @@ class Download:
                     member.link.send(m.Request(number, chunks))
                 case Cancel(_, chunks):
                     for chunk in chunks:
-                        self._drop(member, chunk)
+                        self._cancel(member, chunk)
                     member.link.send(m.Cancel(number, chunks))
 
     def _member(self, number: int) -> Member | None:
         return next((x for x in self.share.members.values() if x.number == number), None)
 
     def _drop(self, member: Member, chunk: int) -> None:
-        """No more of this chunk is wanted from a member; what still comes is forgiven."""
+        """Nothing more of a chunk will come from a member."""
+        assert self._arrivals is not None
+        self._counters.wasted += self._arrivals.cancel(member, chunk)
+
+    def _cancel(self, member: Member, chunk: int) -> None:
+        """A chunk is not wanted from a member any more; some of it may still come."""
         assert self._arrivals is not None
         received = self._arrivals.cancel(member, chunk)
         self._counters.wasted += received
-        member.forgiven += self._geometry.length(chunk) - received
+        member.cancelled[chunk] = self._geometry.length(chunk) - received
 
     def _chunks_settled(self, outcomes: list[Outcome]) -> None:
         """Chunks were verified and stored, or not."""

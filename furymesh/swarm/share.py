@@ -23,7 +23,9 @@ from furymesh.wire import messages as m
 if TYPE_CHECKING:
     from furymesh.swarm.swarm import Swarm
 
-MAX_STASH = 1024 * 1024  # bytes of bitmap kept until the geometry is known: 8 million chunks
+# Announcements kept from one member until the geometry is known: a bitmap of
+# the largest share is half of this.
+MAX_STASH = 1024 * 1024
 
 
 class ChunkSource(Protocol):
@@ -46,10 +48,10 @@ class Member:
     link: SecureLink
     number: int  # for the scheduler, unique in this process
     have: int = 0
-    forgiven: int = 0  # bytes of chunks we cancelled that may still arrive
-    bytes_received: int = 0
-    chunks_received: int = 0
-    stash: list[m.Bitmap] = field(default_factory=list)
+    # Chunks we cancelled, with the bytes of each that may still arrive, until
+    # the member confirms.
+    cancelled: dict[int, int] = field(default_factory=dict)
+    stash: list[m.Bitmap | m.Have | m.Lost] = field(default_factory=list)
     stashed: int = 0
 
 
@@ -114,8 +116,8 @@ class Share:
             uploads.peer_joined(self.file_id, member.link)
             if first:
                 stash, member.stash = member.stash, []
-                for bitmap in stash:
-                    self._add(member, self._mask(bitmap))
+                for announcement in stash:
+                    self._announced(member, announcement)
             else:
                 uploads.peer_has(self.file_id, member.link, member.have)
             self._send_bitmap(member.link)
@@ -182,16 +184,12 @@ class Share:
         match message:
             case m.Request():
                 self._requested(member, message)
-            case m.Have():
-                self._add(member, self._checked(message.chunks))
-            case m.Bitmap():
-                self._bitmap(member, message)
+            case m.Have() | m.Bitmap() | m.Lost():
+                self._announced(member, message)
             case m.Cancel():
                 self._cancelled(member, message)
             case m.GetManifest():
                 self._get_manifest(member, message)
-            case m.Lost():
-                self._remove(member, self._checked(message.chunks))
             case m.Peers():
                 self.swarm.learnt(self, link, message.peers)
             case m.Reject() if fetcher is not None:
@@ -222,11 +220,13 @@ class Share:
         self.swarm.dispatch()
 
     def _cancelled(self, member: Member, message: m.Cancel) -> None:
+        """Stop sending; a Reject tells that nothing more of these chunks will come."""
         if self.manifest is None:
-            return
+            raise ProtocolError("cancel of what could not be requested")
         for chunk in message.chunks:
             if not self.swarm.uploads.cancel(self.file_id, member.link, chunk):
                 self.swarm.abandon(member.link, self.file_id, chunk)
+        member.link.send(m.Reject(self._number(member.link), message.chunks, m.Reason.DONE))
 
     def _get_manifest(self, member: Member, message: m.GetManifest) -> None:
         manifest = self.manifest
@@ -242,14 +242,21 @@ class Share:
             else:
                 link.send(m.ManifestPage(number, page, b""))  # not held
 
-    def _bitmap(self, member: Member, message: m.Bitmap) -> None:
-        if self.manifest is not None:
-            self._add(member, self._mask(message))
+    def _announced(self, member: Member, message: m.Bitmap | m.Have | m.Lost) -> None:
+        if self.manifest is None:
+            size = len(message.bits) if isinstance(message, m.Bitmap) else 4 * len(message.chunks)
+            member.stashed += size + 1
+            if member.stashed > MAX_STASH:
+                raise ProtocolError("more announcements than any share needs")
+            member.stash.append(message)
             return
-        member.stashed += len(message.bits) + 1
-        if member.stashed > MAX_STASH:
-            raise ProtocolError("bitmap larger than any share's")
-        member.stash.append(message)
+        match message:
+            case m.Bitmap():
+                self._add(member, self._mask(message))
+            case m.Have(_, chunks):
+                self._add(member, self._checked(chunks))
+            case m.Lost(_, chunks):
+                self._remove(member, self._checked(chunks))
 
     # --- helpers ------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from furymesh.core.uploads import Job, Uploads
 from furymesh.discovery.book import PeerBook, Source
 from furymesh.net.connect import Endpoint, packed_ip, unpacked_ip
 from furymesh.net.secure_link import Piece, SecureLink
-from furymesh.swarm.share import ChunkSource, Share
+from furymesh.swarm.share import ChunkSource, Member, Share
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
@@ -212,11 +212,17 @@ class Swarm:
         member = share.members.get(link) if share is not None else None
         if share is not None and share.fetcher is not None and member is not None:
             return share.fetcher.sink(member, data)
-        # We left while it was on its way; the session bounds how much that can be.
-        return self.discard(data)
+        return self.discard(member, data)
 
-    def discard(self, data: m.Data) -> memoryview:
-        """A place for bytes that nobody wants any more."""
+    def discard(self, member: Member | None, data: m.Data) -> memoryview:
+        """A place for bytes that are not wanted any more; ProtocolError if they never were."""
+        if member is None:
+            # We have left the share while they were on their way.
+            return self._discard[: data.length]
+        left = member.cancelled.get(data.chunk, 0) - data.length
+        if left < 0:
+            raise ProtocolError("chunk bytes that nobody asked for")
+        member.cancelled[data.chunk] = left
         return self._discard[: data.length]
 
     async def room(self, link: SecureLink, data: m.Data) -> None:

@@ -1,0 +1,43 @@
+"""Test content: made fast, incompressible, with no chunk like another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from tests.bench.process import BenchError
+
+BLOCK = 4 * 1024 * 1024  # bytes generated at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to be transferred, its size in bytes and its BLAKE3."""
+
+    path: Path
+    size: int
+    digest: bytes
+
+    def check(self, copy: Path) -> None:
+        """Raise BenchError unless `copy` holds the same bytes."""
+        if not copy.is_file():
+            raise BenchError(f"{copy.name} is missing after the transfer")
+        if blake3(max_threads=blake3.AUTO).update_mmap(copy).digest() != self.digest:
+            raise BenchError(f"{copy.name} differs from what was sent")
+
+
+def make_source(path: Path, size: int, seed: int = 0) -> Source:
+    """Fill `path` with `size` bytes of an AES-CTR key stream that `seed` selects."""
+    key = seed.to_bytes(32, "big")
+    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    zeros = bytes(BLOCK)
+    hasher = blake3()
+    with path.open("wb") as file:
+        for offset in range(0, size, BLOCK):
+            block = stream.update(zeros[: size - offset])
+            hasher.update(block)
+            file.write(block)
+    return Source(path, size, hasher.digest())

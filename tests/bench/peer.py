@@ -1,0 +1,117 @@
+"""What the benchmarks ask of every program they compare.
+
+A peer prepares its static state once, then starts seeds and leechers wherever a
+`Place` says: on loopback or on a host of the lab. A leecher is started first and
+released later, so that the time measured holds no interpreter start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.bench.data import Source
+from tests.bench.process import Child, Crew
+from tests.netns.lab import Host
+
+LAB_PORT = 7000  # every lab host has its ports to itself
+READY_TIMEOUT = 120.0  # seconds: 33 interpreters may start at once on two cores
+
+
+class Place(Protocol):
+    """Where a process runs and which address it listens on."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    def command(self, argv: Sequence[str]) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loopback:
+    """This machine; port 0 lets the kernel choose."""
+
+    address: str = "127.0.0.1"
+    port: int = 0
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        return list(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class LabHost:
+    """A host of the network lab."""
+
+    host: Host
+
+    @property
+    def address(self) -> str:
+        return self.host.address
+
+    @property
+    def port(self) -> int:
+        return LAB_PORT
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        return self.host.command(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A running seed and its host:port."""
+
+    child: Child
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """When the file was complete (monotonic seconds), where, and what it took."""
+
+    at: float
+    path: Path
+    received: int | None  # payload bytes by the program's own count, None if it keeps none
+
+
+class Leecher(Protocol):
+    """A download that waits for its start."""
+
+    @property
+    def child(self) -> Child: ...
+
+    def go(self) -> float:
+        """Release it; returns the monotonic time."""
+
+    def finish(self, timeout: float) -> Finish:
+        """Wait until the file is complete. Raises BenchError."""
+
+
+class Peer(Protocol):
+    """A program that moves a file from seeds to leechers."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, source: Source, seeds: int, work: Path) -> None:
+        """Make what can be made before any clock runs (torrents, catalogs)."""
+
+    def seed(self, crew: Crew, place: Place, number: int) -> Seed:
+        """Start seed `number` and wait until it serves."""
+
+    def leech(
+        self,
+        crew: Crew,
+        place: Place,
+        peers: Sequence[str],
+        into: Path,
+        *,
+        stay: bool = False,
+        rate: int | None = None,
+    ) -> Leecher:
+        """Start a leecher that knows `peers`, up to the point where it waits.
+
+        `stay` keeps it serving afterwards; `rate` limits its download, bytes a second.
+        """

@@ -1,0 +1,52 @@
+"""rsync from a daemon: one seed, one leecher, no swarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.aria2_peer import Download, await_port, free_port
+from tests.bench.data import Source
+from tests.bench.peer import Leecher, Place, Seed
+from tests.bench.process import BenchError, Crew
+
+
+@dataclass(slots=True)
+class Rsync:
+    """Whole files, no delta, no compression: rsync at its fastest."""
+
+    name: str = "rsync"
+    _source: Path = Path()
+    _config: Path = Path()
+
+    def prepare(self, source: Source, seeds: int, work: Path) -> None:
+        self._source = source.path
+        self._config = work / "rsyncd.conf"
+        module = f"[bench]\npath = {source.path.parent}\nread only = yes\nuse chroot = no\n"
+        self._config.write_text(module + "uid = root\ngid = root\n")
+
+    def seed(self, crew: Crew, place: Place, number: int) -> Seed:
+        port = free_port(place.address)
+        options = ["--daemon", "--no-detach", f"--address={place.address}", f"--port={port}"]
+        argv = ["rsync", *options, f"--config={self._config}"]
+        child = crew.spawn(place.command(argv))
+        await_port(child, place.address, port)
+        return Seed(child, f"{place.address}:{port}")
+
+    def leech(
+        self,
+        crew: Crew,
+        place: Place,
+        peers: Sequence[str],
+        into: Path,
+        *,
+        stay: bool = False,
+        rate: int | None = None,
+    ) -> Leecher:
+        if len(peers) != 1 or stay or rate is not None:
+            raise BenchError("rsync is only measured as a plain download from one server")
+        into.mkdir(parents=True, exist_ok=True)
+        url = f"rsync://{peers[0]}/bench/{self._source.name}"
+        argv = ["rsync", "--archive", "--whole-file", "--inplace", url, str(into)]
+        return Download(crew, place.command(argv), into / self._source.name)
