@@ -23,6 +23,9 @@ COMPLETION_VARIABLE = "_FURYMESH_COMPLETE"
 
 def run() -> None:
     """Run the command line of this process and exit."""
+    # Python leaves out a stream whose descriptor was closed by the caller.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # Names may hold what the terminal's encoding lacks; that ends no command.
         if hasattr(stream, "reconfigure"):

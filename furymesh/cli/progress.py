@@ -122,11 +122,16 @@ def _new_bar() -> RichProgress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            # Rich would end the process here; a download outlives its screen.
+            self.quiet = True
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[facts]}", markup=False),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         expand=True,
         transient=True,
         # No thread: what calls `show` also draws, and a kill leaves nothing behind.

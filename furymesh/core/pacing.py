@@ -13,10 +13,11 @@ from __future__ import annotations
 
 SAMPLE_SECONDS = 0.05  # shorter samples measure the scheduler of the OS, not the link
 RATE_GAIN = 0.4  # weight of a new sample: settles in about five
-RTT_MEMORY = 10.0  # seconds after which a minimum round trip is measured anew, as in BBR
+RTT_MEMORY = 30.0  # seconds after which a minimum round trip is measured anew, as in BBR
 NOISE_SECONDS = 0.010  # one turn of a busy event loop at both ends
 MIN_WINDOW = 64 * 1024  # bytes: what is lost to a late request on a slow link is at most this
 MAX_WINDOW = 32 * 1024 * 1024  # bytes: 1.25 Gb/s at 200 ms; bounds what a peer may owe us
+IDLE_PART = 0.04
 DEFAULT_RTT = 0.05  # seconds, until measured
 
 
@@ -26,8 +27,10 @@ class Pace:
     def __init__(self, now: float) -> None:
         self.rate = 0.0
         self.last_data = now
-        self._sample_start = now
+        self._counted_to = now  # time before it is in the sample, or was idle
+        self._sample_seconds = 0.0
         self._sample_bytes = 0
+        self._piece = 0
         self._rtt: float | None = None
         self._rtt_at = now
 
@@ -43,25 +46,27 @@ class Pace:
 
     def start(self, now: float) -> None:
         """The peer owed nothing and was now asked for something: time starts to count."""
-        self._sample_start = now
-        self._sample_bytes = 0
+        self._counted_to = now
         self.last_data = now
 
     def delivered(self, now: float, size: int) -> None:
         """`size` bytes arrived."""
-        self.last_data = now
+        self._sample_seconds += now - self._counted_to
         self._sample_bytes += size
-        elapsed = now - self._sample_start
-        if elapsed >= max(SAMPLE_SECONDS, self.rtt):
-            sample = self._sample_bytes / elapsed
+        self._piece = size
+        self._counted_to = self.last_data = now
+        if self._sample_seconds >= max(SAMPLE_SECONDS, self.rtt):
+            sample = self._sample_bytes / self._sample_seconds
             self.rate = sample if not self.rate else self.rate + RATE_GAIN * (sample - self.rate)
-            self._sample_start = now
+            self._sample_seconds = 0.0
             self._sample_bytes = 0
 
     @property
     def window(self) -> int:
         """Bytes that may be outstanding when the next chunk is asked for."""
         wanted = self.rate * (2 * self.rtt + NOISE_SECONDS)
+        if self.rate * self.rtt > IDLE_PART * self._piece:
+            wanted += self._piece
         return int(min(max(wanted, MIN_WINDOW), MAX_WINDOW))
 
     def seconds_for(self, size: int) -> float | None:

@@ -39,7 +39,7 @@ LATE_FACTOR = 2.0
 LATE_GRACE = 0.25
 UNKNOWN_SECONDS = 1.0  # promised time while a peer's rate is not yet known
 # Duplicating pays when the idle peer would be done in clearly less time.
-DUPLICATE_GAIN = 2.0
+DUPLICATE_GAIN = 1.25
 NOISE = 0.02  # seconds: differences below this are not worth a duplicate
 TICK = 0.1  # seconds between two calls of tick
 # A peer that owes us bytes and says nothing at all for this long is stalled:
@@ -345,11 +345,12 @@ class Scheduler:
 
     def _pick_late(self, now: float, state: _Peer) -> int | None:
         """Endgame: the chunk that would come last from its owner, if this peer is quicker."""
-        if not self._owners:
+        if self.ledger.missing or not self._owners:
             return None
+        useful = state.have & ~state.avoid & ~mask_of(state.owed)
         latest: tuple[float, int] | None = None
         for chunk, owners in self._owners.items():
-            if not state.have >> chunk & 1 or chunk in state.owed or len(owners) >= MAX_OWNERS:
+            if len(owners) >= MAX_OWNERS or not useful >> chunk & 1:
                 continue
             eta = self._eta(now, owners[0], chunk)
             if latest is None or eta > latest[0]:

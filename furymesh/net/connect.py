@@ -165,13 +165,13 @@ class Endpoint:
                 address.host, address.port, type=socket.SOCK_STREAM
             )
         except OSError as error:
-            raise UnavailableError(f"{address}: {error.strerror or error}") from None
-        failure: FuryMeshError = UnavailableError(f"{address}: no usable address")
+            raise UnavailableError(f"no such host: {error.strerror or error}") from None
+        failure: FuryMeshError = UnavailableError("no usable address")
         for family, _, _, _, target in found:
             try:
                 sock = await _connect(family, target)
             except UnavailableError as error:
-                failure = UnavailableError(f"{address}: {error}")
+                failure = error
                 continue
             remote = (str(target[0]), int(target[1]))
             return await self.establish(sock, remote, initiator=True, expected=address.node_id)
@@ -271,7 +271,7 @@ async def _connect(family: int, target: tuple[object, ...]) -> socket.socket:
                 await trio.lowlevel.wait_writable(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise UnavailableError(os.strerror(code))
+            raise UnavailableError(os.strerror(code).lower())
     except trio.TooSlowError:
         sock.close()
         raise UnavailableError("no answer") from None

@@ -45,6 +45,12 @@ CONTROL_BATCH = 192 * 1024  # control bytes sealed into one send, within SEND_SL
 AHEAD_SECONDS = 0.05
 MIN_BATCH = MAX_PLAINTEXT
 FIRST_BATCH = 2 * MAX_PLAINTEXT
+# While chunk bytes are due, the reader is woken for about this much time's worth
+# of them: each wake-up costs as much as copying 100 KiB.
+WAKE_SECONDS = 0.0005
+MIN_WAKE = 64 * 1024  # below this rate waking for every segment is cheap enough
+MAX_WAKE = 512 * 1024  # half of what one receive takes in
+RATE_SAMPLE = 4 * 1024 * 1024  # bytes over which the rate of arrival is measured
 PING_SECONDS = 5.0  # between pings on a quiet link
 IDLE_SECONDS = 30.0  # without a single record: the peer is gone
 GOODBYE_SECONDS = 0.5  # to get the last word out
@@ -130,6 +136,8 @@ class SecureLink:
         self._carry = b""
         self._batch = FIRST_BATCH
         self._heard = trio.current_time()
+        self._rate = 0.0  # bytes per second arriving, for _due
+        self._sample = (0, self._heard)
         self._closing = False
         self._leaving = False  # send what is queued, then close
         self._data = m.Data(0, 0, 0, 0)  # the piece that is arriving, and where it goes
@@ -229,7 +237,7 @@ class SecureLink:
             carried = len(self._carry)
             if waiting is None:
                 if not full:
-                    await stream.wait_readable()
+                    await stream.wait_readable(self._due(carried))
                 else:
                     await trio.lowlevel.checkpoint()
                 buffer[:carried] = self._carry
@@ -246,6 +254,25 @@ class SecureLink:
                 size = 0
             used, waiting = self._consume(handler, carried + size, waiting)
             self._carry = bytes(buffer[used : carried + size])
+
+    def _due(self, carried: int) -> int:
+        """How many bytes to be woken for: some of those that must still come, at high rates.
+
+        The rate is that of the last RATE_SAMPLE bytes, so one slow moment ends
+        the waiting for more than the next byte.
+        """
+        due = self.session.payload_left - carried
+        if due < MIN_WAKE:
+            return 1
+        received, then = self._sample
+        elapsed = self._heard - then
+        if self.traffic.received - received >= RATE_SAMPLE:
+            self._rate = (self.traffic.received - received) / max(elapsed, 1e-6)
+            self._sample = (self.traffic.received, self._heard)
+        elif elapsed * self._rate > 2 * RATE_SAMPLE:
+            self._rate = 0.0
+        wake = min(int(self._rate * WAKE_SECONDS), due, MAX_WAKE)
+        return wake if wake >= MIN_WAKE else 1
 
     def _consume(
         self, handler: LinkHandler, end: int, data: m.Data | None

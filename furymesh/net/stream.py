@@ -23,8 +23,11 @@ UNSENT_LOW_WATER = 256 * 1024
 class ByteStream(Protocol):
     """One reader and one writer at a time; every failure is LinkClosedError."""
 
-    async def wait_readable(self) -> None:
-        """Return when bytes, or the end, can be received."""
+    async def wait_readable(self, at_least: int = 1) -> None:
+        """Return when `at_least` bytes, or the end, can be received.
+
+        May return earlier; the caller must know that so many bytes will come.
+        """
 
     def receive_nowait(self, view: memoryview) -> int | None:
         """Receive into `view`; the number of bytes, or None if there are none now."""
@@ -45,8 +48,13 @@ class TcpStream:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER)
         self._socket = sock
+        self._low_water = 1
 
-    async def wait_readable(self) -> None:
+    async def wait_readable(self, at_least: int = 1) -> None:
+        if at_least != self._low_water:
+            # Linux wakes a poller of a TCP socket only at this mark.
+            self._low_water = at_least
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
         try:
             await trio.lowlevel.wait_readable(self._socket)
         except (trio.ClosedResourceError, OSError, ValueError):

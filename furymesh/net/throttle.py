@@ -52,10 +52,10 @@ class ThrottledStream:
         self._upload = upload
         self._download = download
 
-    async def wait_readable(self) -> None:
+    async def wait_readable(self, at_least: int = 1) -> None:
         for budget in self._download:
             await budget.wait()
-        await self._stream.wait_readable()
+        await self._stream.wait_readable(1 if self._download else at_least)
 
     def receive_nowait(self, view: memoryview) -> int | None:
         bursts = [budget.burst for budget in self._download]

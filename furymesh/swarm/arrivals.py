@@ -12,10 +12,12 @@ Always true:
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from queue import SimpleQueue
 
 import trio
 
@@ -29,7 +31,6 @@ from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 
 STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory
-MAX_BATCH = 16  # chunks stored by one thread call: its cost is spread, its delay bounded
 
 
 @dataclass(slots=True)
@@ -75,15 +76,8 @@ class Arrivals:
         self._pool = SlabPool(min(self._geometry.chunk_size, max(self._geometry.size, 1)))
         self._arriving: dict[Member, Arrival] = {}
         self._dying: dict[Member, Arrival] = {}
-        self._queue: deque[Arrival] = deque()
-        self._work = trio.Event()
-        self._busy = 0
-        self._threads = trio.CapacityLimiter(STORE_THREADS)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits to be verified or stored."""
-        return not self._queue and not self._busy
+        self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._outcomes: deque[Outcome] = deque()
 
     # --- bytes in -----------------------------------------------------------------
 
@@ -126,8 +120,7 @@ class Arrivals:
 
     def complete(self, member: Member) -> None:
         """All bytes of the member's chunk are in: verify and store it."""
-        self._queue.append(self._arriving.pop(member))
-        self._work.set()
+        self._queue.put(self._arriving.pop(member))
 
     def cancel(self, member: Member, chunk: int) -> int:
         """Give up an arrival; returns the bytes that had come."""
@@ -154,41 +147,53 @@ class Arrivals:
     # --- verify and store -----------------------------------------------------------
 
     async def run(self) -> None:
-        """Verify and store what completes, for ever."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(STORE_THREADS):
-                nursery.start_soon(self._worker)
+        """Verify and store what completes, until cancelled.
 
-    async def _worker(self) -> None:
-        while True:
-            if not self._queue:
-                if self._work.is_set():
-                    self._work = trio.Event()
-                await self._work.wait()
-                continue
-            share = -(-len(self._queue) // STORE_THREADS)
-            batch = [self._queue.popleft() for _ in range(min(share, MAX_BATCH))]
-            self._busy += 1
+        Threads of their own rather than one trio.to_thread call a chunk: at a
+        thousand chunks a second the hand-over would cost more than the hash.
+        """
+        token = trio.lowlevel.current_trio_token()
+        threads = [
+            threading.Thread(target=self._work, args=(token,), name="furymesh store", daemon=True)
+            for _ in range(STORE_THREADS)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            await trio.sleep_forever()
+        finally:
+            for _ in threads:
+                self._queue.put(None)
+            with trio.CancelScope(shield=True):
+                for thread in threads:
+                    await trio.to_thread.run_sync(thread.join)
+
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        """One storing thread: takes arrivals one by one, hands outcomes back together."""
+        while (arrival := self._queue.get()) is not None:
+            self._outcomes.append(self._store(arrival))
             try:
-                outcomes = await trio.to_thread.run_sync(self._store, batch, limiter=self._threads)
-            finally:
-                self._busy -= 1
-            for outcome in outcomes:
-                self._pool.give(outcome.arrival.slab)
+                token.run_sync_soon(self._collect, idempotent=True)
+            except trio.RunFinishedError:
+                return
+
+    def _collect(self) -> None:
+        outcomes = []
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            self._pool.give(outcome.arrival.slab)
+            outcomes.append(outcome)
+        if outcomes:
             self._settled(outcomes)
 
-    def _store(self, batch: list[Arrival]) -> list[Outcome]:
-        outcomes = []
-        for arrival in batch:
-            view = arrival.slab[: self._geometry.length(arrival.chunk)]
-            try:
-                if self._manifest.matches(arrival.chunk, view):
-                    self._part.write_chunk(arrival.chunk, view)
-                    if self._resume is not None:
-                        self._resume.add(arrival.chunk)
-                    outcomes.append(Outcome(arrival, Verdict.GOOD))
-                else:
-                    outcomes.append(Outcome(arrival, Verdict.BAD))
-            except FuryMeshError as error:
-                outcomes.append(Outcome(arrival, Verdict.FAILED, error))
-        return outcomes
+    def _store(self, arrival: Arrival) -> Outcome:
+        view = arrival.slab[: self._geometry.length(arrival.chunk)]
+        try:
+            if not self._manifest.matches(arrival.chunk, view):
+                return Outcome(arrival, Verdict.BAD)
+            self._part.write_chunk(arrival.chunk, view)
+            if self._resume is not None:
+                self._resume.add(arrival.chunk)
+        except FuryMeshError as error:
+            return Outcome(arrival, Verdict.FAILED, error)
+        return Outcome(arrival, Verdict.GOOD)

@@ -66,6 +66,8 @@ DISK_POLL_SECONDS = 1.0  # while the disk is full
 # linked to already, or one that refuses us.
 UNWANTED_SECONDS = 60.0
 DEFAULT_TIMEOUT = 60.0
+MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
+MAX_KNOWN_PEERS = 32  # kept in resume data
 MAX_REPAIRS = 3  # passes over a disk that keeps giving back other bytes than it was given
 
 
@@ -122,7 +124,7 @@ class Download:
         self._unsynced = 0
         self._helpers: trio.Nursery | None = None
         self._metadata: ManifestFetch
-        self._helped: dict[str, None] = {}
+        self._helped: dict[tuple[str, int], Address] = {}
 
     @property
     def key(self) -> bytes | None:
@@ -203,7 +205,9 @@ class Download:
         assert manifest is not None
         workspace.executable = workspace.executable or metadata.executable
         await trio.to_thread.run_sync(workspace.remember_header, manifest)
-        good, doubtful = await trio.to_thread.run_sync(workspace.open, metadata.name_hint)
+        good, doubtful = await trio.to_thread.run_sync(
+            workspace.open, metadata.name_hint, self._worth_keeping()
+        )
         self._tell_notes()
         if doubtful:
             while metadata.missing:
@@ -415,7 +419,7 @@ class Download:
             if now - last_save >= self._settings.save_interval:
                 last_save = now
                 await trio.to_thread.run_sync(resume.compact, workspace.part.sync)
-                await trio.to_thread.run_sync(workspace.note_peers, tuple(self._helped))
+                await trio.to_thread.run_sync(workspace.note_peers, self._worth_keeping())
             else:
                 await trio.to_thread.run_sync(resume.mark_epoch, workspace.part.sync)
             last_epoch = self._swarm.now()
@@ -592,12 +596,21 @@ class Download:
 
     def _credit(self, member: Member, size: int) -> None:
         link = member.link
-        address = f"{link.remote[0]}:{link.remote[1]}"
-        entry = self._contributions.setdefault((link.node_id, address), [0, 0])
+        host, port = link.remote
+        entry = self._contributions.setdefault((link.node_id, str(Address(host, port))), [0, 0])
         entry[0] += size
         entry[1] += 1
         if link.initiator:
-            self._helped[f"{node_id_text(link.node_id)}@{_address_text(link)}"] = None
+            self._helped[link.remote] = Address(host, port, link.node_id)
+
+    def _worth_keeping(self) -> tuple[str, ...]:
+        """Whom a later run should ask: who helped, then who was named."""
+        kept = dict(self._helped)
+        for candidate in self._swarm.book.candidates(self._order.file_id):
+            if candidate.source.named:
+                address = candidate.address
+                kept.setdefault((address.host, address.port), address)
+        return tuple(map(str, kept.values()))[:MAX_KEPT_PEERS]
 
     def _ping_debtors(self) -> None:
         scheduler = self._scheduler
@@ -658,6 +671,12 @@ class Download:
         finally:
             check.stop = True
 
+    def _named_peers(self) -> tuple[str, ...]:
+        """What the next run should try: who has helped, then who was named."""
+        candidates = self._swarm.book.candidates(self._order.file_id)
+        named = [str(c.address) for c in candidates if c.source.named]
+        return tuple(dict.fromkeys([*self._helped, *named]))[:MAX_KNOWN_PEERS]
+
     def _attempts(self) -> tuple[Attempt, ...]:
         tried = [
             Attempt(str(candidate.address), candidate.last_error or "connecting")
@@ -682,7 +701,3 @@ class Download:
     def _arrived(self) -> Arrivals:
         assert self._arrivals is not None
         return self._arrivals
-
-
-def _address_text(link: SecureLink) -> str:
-    return str(Address(link.remote[0], link.remote[1]))

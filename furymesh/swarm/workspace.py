@@ -90,7 +90,7 @@ class Workspace:
 
     def lock(self) -> None:
         """Be the one process on this download; raises AlreadyRunningError."""
-        self._lock.acquire(f"download of {self.order.name or self.order.file_id.hex()[:16]}")
+        self._lock.acquire("furymesh node" if self.order.detached else "furymesh get")
 
     def recall(self) -> None:
         """Load what an earlier run left: resume data, manifest, key, peers."""
@@ -121,10 +121,10 @@ class Workspace:
         assert self.manifest is not None
         self._manifests.save_page(self.manifest, page)
 
-    def open(self, hint: str) -> tuple[int, int]:
+    def open(self, hint: str, peers: tuple[str, ...]) -> tuple[int, int]:
         """Make or take up the part; returns the masks of good and doubtful chunks.
 
-        `hint` is a peer's idea of the name. Raises WrongKeyError,
+        `hint` is a peer's idea of the name, `peers` are worth asking again. Raises WrongKeyError,
         DiskFullError, EnvironmentFault, AlreadyRunningError.
         """
         manifest = self.manifest
@@ -142,7 +142,7 @@ class Workspace:
         self.part = PartStore.open(
             part, self.layout, geometry, sealer, create=True, unsynced=volatile
         )
-        self._record(part, manifest, good, doubtful)
+        self._record(part, manifest, good, doubtful, peers)
         return good, doubtful
 
     def source(self, path: Path) -> Content:
@@ -291,7 +291,9 @@ class Workspace:
                 " reserve: make room or choose another --output"
             )
 
-    def _record(self, part: Path, manifest: Manifest, good: int, doubtful: int) -> None:
+    def _record(
+        self, part: Path, manifest: Manifest, good: int, doubtful: int, peers: tuple[str, ...]
+    ) -> None:
         """Bring the resume data in line with what was found."""
         if not self.settings.resume_enabled:
             return
@@ -307,13 +309,14 @@ class Workspace:
             "header": manifest.header_bytes,
             "key": self.key,
             "executable": self.executable,
+            "peers": self.known_peers,
             "detached": self.order.detached,
+            "peers": peers,
         }
         if self.resume is None:
             meta = ResumeMeta(
                 file_id=self.order.file_id,
                 created_at=time.time(),
-                peers=self.known_peers,
                 **facts,  # type: ignore[arg-type]
             )
             self.resume = ResumeData.create(self.settings.resume_dir, meta)
@@ -332,6 +335,6 @@ class Workspace:
         self.resume.lose_all(bad)
 
     def note_peers(self, peers: tuple[str, ...]) -> None:
-        """Remember who helped, for the next run."""
-        if self.resume is not None and peers and peers != self.resume.meta.peers:
+        """Remember whom to ask, for the next run."""
+        if self.resume is not None and peers != self.resume.meta.peers:
             self.resume.update_meta(peers=peers)

@@ -9,6 +9,7 @@ out as ``Unknown``: a newer peer may say more than we understand.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -24,12 +25,13 @@ MAX_PIECE = 1024 * 1024
 MAX_INDEX = 2**31  # above any chunk index the geometry allows
 MAX_INDICES = 4096  # one message; more is sent as several
 MAX_BITMAP = 64 * 1024  # bytes in one Bitmap message: half a million chunks
-MAX_HEADER = 64 * 1024  # DESIGN: a manifest header stays below this
-MAX_PAGES_ASKED = 256
+MAX_HEADER = 64 * 1024  # no manifest header is longer
+MAX_PAGES_ASKED = 32  # 2 MiB of answers: half of what may wait for a peer that reads slowly
 MAX_PEERS = 100  # as in BitTorrent's PEX: enough to find a swarm, too few to flood with
-MAX_TEXT = 255
-MAX_FEATURES = 32
-MAX_SUGGEST = 16
+MAX_TEXT = 255  # bytes; a name hint is one file name
+MAX_DETAIL = 200  # bytes of explanation sent with a Goodbye: one line for a person
+MAX_FEATURES = 32  # names of extensions; there are none yet
+MAX_SUGGEST = 16  # more would bind the requester too early
 # The largest message is a manifest page; anything longer cannot be honest.
 MAX_FRAME = PAGE_SIZE + 1024
 
@@ -119,6 +121,7 @@ def _manifest_header(p: pb.ManifestHeader) -> m.ManifestHeader:
 
 def _manifest_page(p: pb.ManifestPage) -> m.ManifestPage:
     _need(len(p.data) <= PAGE_SIZE, "manifest page too long")
+    _need(p.page < MAX_INDEX, "page index out of range")
     return m.ManifestPage(p.share, p.page, p.data)
 
 
@@ -192,10 +195,29 @@ def _plain(field: str, message_type: Any) -> Callable[[Any], bytes]:
     return encoder
 
 
+def _hint(text: str, limit: int = MAX_TEXT) -> str:
+    """A text for people, cut to `limit` bytes between characters.
+
+    It may come from a path and then hold what is not text; that becomes "?".
+    """
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
+def _encode_manifest_header(value: m.ManifestHeader) -> bytes:
+    return _plain_header(replace(value, name=_hint(value.name)))
+
+
+def _encode_goodbye(value: m.Goodbye) -> bytes:
+    return _plain_goodbye(replace(value, detail=_hint(value.detail, MAX_DETAIL)))
+
+
 def _encode_peers(value: m.Peers) -> bytes:
     peers = [pb.PeerAddress(ip=p.ip, port=p.port, node_id=p.node_id) for p in value.peers]
     return pb.Frame(peers=pb.Peers(share=value.share, peers=peers)).SerializeToString()
 
+
+_plain_header = _plain("manifest_header", pb.ManifestHeader)
+_plain_goodbye = _plain("goodbye", pb.Goodbye)
 
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     m.Hello: _plain("hello", pb.Hello),
@@ -203,7 +225,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     m.Refuse: _plain("refuse", pb.Refuse),
     m.Leave: _plain("leave", pb.Leave),
     m.GetManifest: _plain("get_manifest", pb.GetManifest),
-    m.ManifestHeader: _plain("manifest_header", pb.ManifestHeader),
+    m.ManifestHeader: _encode_manifest_header,
     m.ManifestPage: _plain("manifest_page", pb.ManifestPage),
     m.Bitmap: _plain("bitmap", pb.Bitmap),
     m.Have: _plain("have", pb.Have),
@@ -215,5 +237,5 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     m.Peers: _encode_peers,
     m.Ping: _plain("ping", pb.Ping),
     m.Pong: _plain("pong", pb.Pong),
-    m.Goodbye: _plain("goodbye", pb.Goodbye),
+    m.Goodbye: _encode_goodbye,
 }

@@ -165,7 +165,7 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A message this version does not know: skipped, as docs/protocol.md asks."""
+    """A message to skip: one that this version does not know, or one that is void."""
 
 
 ShareMessage = (

@@ -3,12 +3,16 @@
 Always true:
 
 * Hello is the first message of each end and comes once.
-* A message about a share is legal only while that share is *live*: both ends
+* A message about a share is sent only while that share is *live*: both ends
   have sent a Join for it and neither has sent Leave.
 * After a Data message exactly ``length`` raw bytes follow, in records of
   chunk bytes; no control message is read before they are all in.
 
-Each end numbers the shares it joins; a message carries its sender's number.
+Each end numbers its joins upwards and uses no number twice; a message carries
+its sender's number. A Leave or Refuse of ours crosses messages that were legal
+when they were sent, so a number of theirs that we left or refused is *void*,
+not unknown: what comes with it is skipped, up to their Leave of it.
+
 Illegal messages raise ProtocolError (their bug); calls that this end should
 not have made raise IllegalStateError (our bug).
 """
@@ -16,6 +20,7 @@ not have made raise IllegalStateError (our bug).
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from furymesh.core.errors import IllegalStateError, ProtocolError
@@ -26,12 +31,27 @@ from furymesh.wire import messages as m
 PROTOCOL_VERSION = 1
 MIN_PROTOCOL_VERSION = 1
 MAX_LIVE_SHARES = 256  # per link; a peer that joins more is not downloading, it is probing
+# Joins of theirs that were refused and stay on record: one integer each, and far
+# more than anybody asks for in earnest.
+MAX_REFUSED = 1024
+# Chunk bytes that may still come for a share after our Leave: what the fastest
+# link carries until a busy peer has read it. More is a peer that ignores it.
+MAX_VOID_BYTES = 1024**3
 
 
 class State(Enum):
     AWAIT_HELLO = auto()
     OPEN = auto()
     CLOSED = auto()
+
+
+@dataclass(slots=True)
+class _Theirs:
+    """What a number of theirs stands for; no share once it was refused here."""
+
+    file_id: FileId | None = None
+    void: bool = True  # refused, or left by us: messages with it are skipped
+    void_bytes: int = 0
 
 
 _LEGAL_ON_LINK: dict[State, tuple[type, ...]] = {
@@ -51,28 +71,28 @@ class Session:
         self._initiator = initiator
         self._hash = handshake_hash
         self._mine: dict[FileId, int] = {}
-        self._theirs: dict[int, FileId] = {}
         self._next_number = 1
+        self._theirs: dict[int, _Theirs] = {}
+        self._numbers: dict[FileId, int] = {}  # theirs by share; void ones only after our Leave
+        self._last_number = 0
 
     # --- receiving ------------------------------------------------------------
 
     def received(self, raw: bytes) -> m.Message:
-        """Decode one control record and check that it is legal now."""
+        """Decode one control record and check that it is legal now.
+
+        What asks for nothing, because it is not understood or about a share
+        that this end has left, comes out as Unknown.
+        """
         if self.payload_left:
             raise IllegalStateError("a control record was read while chunk bytes are due")
         message = codec.decode(raw)
-        share = getattr(message, "share", None)
-        if share is None or isinstance(message, m.Join | m.Refuse):
-            self._check_link_message(message)
-        elif self.state is not State.OPEN or share not in self._theirs:
-            # A Leave of ours may cross messages of theirs, so a number that
-            # was once joined stays known until they leave it too.
-            raise ProtocolError(f"{type(message).__name__} for a share that is not joined")
-        if isinstance(message, m.Data):
-            self.payload_left = message.length
+        if isinstance(message, m.ShareMessage):
+            return self._share_message(message)
+        self._check_link_message(message)
         return message
 
-    def _check_link_message(self, message: m.Message) -> None:
+    def _check_link_message(self, message: m.LinkMessage) -> None:
         if not isinstance(message, _LEGAL_ON_LINK[self.state]):
             raise ProtocolError(f"{type(message).__name__} while {self.state.name}")
         match message:
@@ -86,12 +106,49 @@ class Session:
                 self.version = common
                 self.state = State.OPEN
             case m.Join():
-                if message.share in self._theirs or len(self._theirs) >= MAX_LIVE_SHARES:
-                    raise ProtocolError("Join reuses a number, or there are too many")
+                self._note_join(message.share)
+            case m.Refuse():
+                if not 0 < message.share < self._next_number:
+                    raise ProtocolError("Refuse for a Join that was never sent")
             case m.Goodbye():
                 self.state = State.CLOSED
             case _:
                 pass
+
+    def _note_join(self, number: int) -> None:
+        """Put a new number of theirs on record, as refused until it is accepted."""
+        if number <= self._last_number:
+            raise ProtocolError("Join with a number that is not above all before it")
+        joined = len(self._numbers)
+        if joined >= MAX_LIVE_SHARES or len(self._theirs) - joined >= MAX_REFUSED:
+            raise ProtocolError("too many Joins on one link")
+        self._last_number = number
+        self._theirs[number] = _Theirs()
+
+    def _share_message(self, message: m.ShareMessage) -> m.Message:
+        name = type(message).__name__
+        known = self._theirs.get(message.share)
+        if self.state is not State.OPEN or known is None:
+            raise ProtocolError(f"{name} for a share that is not joined")
+        if isinstance(message, m.Data):
+            self._expect_payload(message, known)
+            return message
+        if known.void:
+            if isinstance(message, m.Leave):
+                self._forget(message.share)
+            return m.Unknown()
+        if known.file_id not in self._mine and not isinstance(message, m.Leave):
+            raise ProtocolError(f"{name} for a share that this end has not joined")
+        return message
+
+    def _expect_payload(self, data: m.Data, known: _Theirs) -> None:
+        if known.file_id is None or (not known.void and known.file_id not in self._mine):
+            raise ProtocolError("Data for a share that this end never joined")
+        if known.void:
+            known.void_bytes += data.length
+            if known.void_bytes > MAX_VOID_BYTES:
+                raise ProtocolError("Data for a share that this end left long ago")
+        self.payload_left = data.length
 
     def payload_received(self, size: int) -> int:
         """Account for `size` raw bytes; returns how many are still due."""
@@ -108,13 +165,17 @@ class Session:
         return hmac.compare_digest(expected, join.proof) and join.tag == discovery_tag(file_id)
 
     def accept(self, join: m.Join, file_id: FileId) -> None:
-        """The share of a Join is known here and proven; raises ProtocolError if joined twice."""
-        if file_id in self._theirs.values():
+        """The share of a Join is known here and proven; raises ProtocolError if joined twice.
+
+        A Join that was received and is not accepted counts as refused.
+        """
+        if file_id in self._numbers:
             raise ProtocolError("share joined twice")
-        self._theirs[join.share] = file_id
+        self._theirs[join.share] = _Theirs(file_id, void=False)
+        self._numbers[file_id] = join.share
 
     def join(self, file_id: FileId) -> m.Join:
-        """The message that joins a share from this end; once per share."""
+        """The message that joins a share from this end; once until it is left or refused."""
         if file_id in self._mine:
             raise IllegalStateError("share joined twice from this end")
         number = self._next_number
@@ -124,24 +185,37 @@ class Session:
         return m.Join(number, DiscoveryTag(discovery_tag(file_id)), proof)
 
     def leave(self, file_id: FileId, reason: m.Reason) -> m.Leave:
+        """The message that leaves a joined share; what they still say about it is void."""
+        theirs = self._numbers.get(file_id)
+        if theirs is not None:
+            self._theirs[theirs].void = True
         return m.Leave(self._mine.pop(file_id), reason)
 
     def left(self, leave: m.Leave) -> FileId:
-        """The share that they leave; their number for it is void from now on."""
-        return self._theirs.pop(leave.share)
+        """The share that they leave; their number for it means nothing from now on.
+
+        If this end has joined it, it must answer with its own Leave.
+        """
+        file_id = self.share_of(leave)
+        self._forget(leave.share)
+        return file_id
 
     def refused(self, refuse: m.Refuse) -> FileId | None:
         """Which of our joins was refused; None if it is one we have since left."""
         for file_id, number in self._mine.items():
             if number == refuse.share:
-                if file_id in self._theirs.values():
+                if self.live(file_id):
                     raise ProtocolError("Refuse for a share that they have joined")
                 del self._mine[file_id]
                 return file_id
         return None
 
     def share_of(self, message: m.ShareMessage) -> FileId:
-        return self._theirs[message.share]
+        """The share that a message from `received` is about."""
+        file_id = self._theirs[message.share].file_id
+        if file_id is None:
+            raise IllegalStateError("a message about a refused share was not skipped")
+        return file_id
 
     def number(self, file_id: FileId) -> int:
         """Our number for a share, for messages that we send about it."""
@@ -153,4 +227,10 @@ class Session:
 
     def live(self, file_id: FileId) -> bool:
         """Whether messages about this share may be sent and are expected."""
-        return file_id in self._mine and file_id in self._theirs.values()
+        theirs = self._numbers.get(file_id)
+        return file_id in self._mine and theirs is not None and not self._theirs[theirs].void
+
+    def _forget(self, number: int) -> None:
+        file_id = self._theirs.pop(number).file_id
+        if file_id is not None:
+            del self._numbers[file_id]

@@ -1,0 +1,45 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from furymesh.core.errors import UsageError
+from furymesh.core.ids import FileId, NodeId
+from furymesh.core.link import Address, Link
+
+HOSTS = st.one_of(
+    st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
+    st.ip_addresses().map(str),
+)
+IDS = st.binary(min_size=32, max_size=32)
+ADDRESSES = st.builds(Address, HOSTS, st.integers(1, 65535), st.none() | IDS.map(NodeId))
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+LINKS = st.builds(
+    Link,
+    IDS.map(FileId),
+    st.none() | NAMES,
+    st.lists(ADDRESSES, max_size=4).map(tuple),
+    st.none() | IDS,
+)
+
+
+@given(ADDRESSES)
+def test_address_round_trip(address: Address) -> None:
+    assert Address.parse(str(address)) == address
+
+
+@given(LINKS)
+def test_link_round_trip(link: Link) -> None:
+    assert Link.parse(link.text) == link
+    assert link.text.isascii()
+    assert link.text.isprintable()
+
+
+@given(st.text(max_size=80) | st.text("furymesh:0af?&=%@[]", max_size=120), IDS)
+def test_only_usage_errors_escape(text: str, file_id: bytes) -> None:
+    for attempt in (text, f"furymesh:{file_id.hex()}?{text}", f"{file_id.hex()}?peer={text}"):
+        try:
+            link = Link.parse(attempt)
+        except UsageError as error:
+            reason = str(error)
+            assert reason.isprintable()
+        else:
+            assert Link.parse(link.text) == link

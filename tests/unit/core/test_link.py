@@ -1,0 +1,115 @@
+import base64
+
+import pytest
+
+from furymesh.core.errors import UsageError
+from furymesh.core.ids import FileId, NodeId, node_id_text
+from furymesh.core.link import MAX_LINK_PEERS, Address, Link
+
+ID = FileId(bytes(range(32)))
+NODE = NodeId(bytes(range(1, 33)))
+KEY = bytes(range(100, 132))
+KEY_TEXT = base64.urlsafe_b64encode(KEY).decode().rstrip("=")
+
+
+def test_full_link_both_ways() -> None:
+    link = Link(ID, "a b&c?é.bin", (Address("example.org", 7000), Address("::1", 1, NODE)), KEY)
+    assert link.text == (
+        f"furymesh:{ID.hex()}?name=a%20b%26c%3F%C3%A9.bin&peer=example.org:7000"
+        f"&peer={node_id_text(NODE)}@[::1]:1&key={KEY_TEXT}"
+    )
+    assert Link.parse(link.text) == link
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ID.hex(),
+        ID.hex().upper(),
+        f"furymesh:{ID.hex()}",
+        f" FuryMesh:{ID.hex()}?\n",
+        f"{ID.hex()}?later=1&x&name=",
+    ],
+)
+def test_bare_ids_and_unknown_fields(text: str) -> None:
+    assert Link.parse(text) == Link(ID)
+
+
+def test_the_key_shows_in_text_only() -> None:
+    link = Link(ID, key=KEY)
+    assert KEY_TEXT in link.text
+    for shown in (repr(link), str(link), f"{link}", f"{link!r}"):
+        assert KEY_TEXT not in shown
+        assert repr(KEY) not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "furymesh:",
+        "http://example.org/",
+        f"magnet:{ID.hex()}",
+        ID.hex()[:-1],
+        f"{ID.hex()}0",
+        f"{ID.hex()}?peer=nowhere",
+        f"{ID.hex()}?peer=",
+        f"{ID.hex()}?name=%ff",
+        f"{ID.hex()}?name=a&name=b",
+        f"{ID.hex()}?key={KEY_TEXT}&key={KEY_TEXT}",
+        f"{ID.hex()}?name={'x' * 20_000}",
+        f"{ID.hex()}?" + "&".join(["peer=a:1"] * (MAX_LINK_PEERS + 1)),
+    ],
+    ids=range(13),
+)
+def test_refused_links(text: str) -> None:
+    with pytest.raises(UsageError):
+        Link.parse(text)
+
+
+@pytest.mark.parametrize(
+    "key", ["", KEY_TEXT[:-1], KEY_TEXT + "A", KEY_TEXT + "=", KEY_TEXT[:-1] + "1", "é" * 43]
+)
+def test_refused_keys_are_not_repeated(key: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Link.parse(f"{ID.hex()}?key={key}")
+    assert not key or key not in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        Link.parse(f"{ID.hex()}&key={KEY_TEXT}")
+    assert KEY_TEXT not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:7000", Address("127.0.0.1", 7000)),
+        ("Example.ORG:65535", Address("example.org", 65535)),
+        ("my_host-1.:1", Address("my_host-1.", 1)),
+        ("[0:0::1]:80", Address("::1", 80)),
+        ("[fe80::1%eth0]:80", Address("fe80::1%eth0", 80)),
+        (f"{node_id_text(NODE).upper()}@h:2", Address("h", 2, NODE)),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", ":1", "host", "host:", "host:0", "host:65536", "host:-1", "host:+1", "host:١"],
+        *["host:1 1", "::1:80", "[::1]", "[::1]80", "[h]:80", "[]:1", "[fe80::1%\x1b]:1"],
+        *["[fe80::1%a/b]:1", "a b:1", "h/x:1", "-h:1", "h-:1", "é.org:1", "nobody@h:1", "@h:1"],
+        *["h:" + "9" * 400, "x" * 254 + ":1", "h\x1b[0m:1"],
+    ],
+)
+def test_refused_addresses(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Address.parse(text)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_port_zero_only_where_it_means_something() -> None:
+    assert Address.parse("h:0", any_port=True).port == 0
