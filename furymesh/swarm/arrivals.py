@@ -196,4 +196,6 @@ class Arrivals:
                 self._resume.add(arrival.chunk)
         except FuryMeshError as error:
             return Outcome(arrival, Verdict.FAILED, error)
+        except Exception as error:  # a bug, but a silent thread would be a worse one
+            return Outcome(arrival, Verdict.FAILED, FuryMeshError(f"internal error: {error!r}"))
         return Outcome(arrival, Verdict.GOOD)

@@ -67,7 +67,6 @@ DISK_POLL_SECONDS = 1.0  # while the disk is full
 UNWANTED_SECONDS = 60.0
 DEFAULT_TIMEOUT = 60.0
 MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
-MAX_KNOWN_PEERS = 32  # kept in resume data
 MAX_REPAIRS = 3  # passes over a disk that keeps giving back other bytes than it was given
 
 
@@ -670,12 +669,6 @@ class Download:
             return good
         finally:
             check.stop = True
-
-    def _named_peers(self) -> tuple[str, ...]:
-        """What the next run should try: who has helped, then who was named."""
-        candidates = self._swarm.book.candidates(self._order.file_id)
-        named = [str(c.address) for c in candidates if c.source.named]
-        return tuple(dict.fromkeys([*self._helped, *named]))[:MAX_KNOWN_PEERS]
 
     def _attempts(self) -> tuple[Attempt, ...]:
         tried = [

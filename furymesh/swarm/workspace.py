@@ -309,7 +309,6 @@ class Workspace:
             "header": manifest.header_bytes,
             "key": self.key,
             "executable": self.executable,
-            "peers": self.known_peers,
             "detached": self.order.detached,
             "peers": peers,
         }
