@@ -66,18 +66,23 @@ def _print(verified: Verified, json: bool) -> None:
             {
                 "file_id": verified.file_id.hex(),
                 "path": str(verified.path),
-                "ok": not verified.bad,
+                "ok": verified.intact,
                 "chunks_total": total,
                 "bad": list(verified.bad),
+                "misfits": list(verified.misfits),
             }
         )
     name = shown(str(verified.path))
-    if verified.bad:
+    if not verified.intact:
         if not json:
-            say(f"Bad chunks: {', '.join(ranges(verified.bad))}")
+            for line in verified.misfits:
+                say(line)
+            if verified.bad:
+                say(f"Bad chunks: {', '.join(ranges(verified.bad))}")
         raise VerificationError(
             f"{name} is not what it should be: {len(verified.bad)} of {plural(total, 'chunk')}"
-            " differ; fetch it again with `furymesh get`"
+            f" and {plural(len(verified.misfits), 'other thing')} differ;"
+            " fetch it again with `furymesh get`"
         )
     if not json:
         say(f"{name} is intact: {plural(total, 'chunk')} verified.")

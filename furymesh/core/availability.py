@@ -31,7 +31,7 @@ class Availability:
 
     def remove(self, mask: int) -> None:
         """Count one holder less for every chunk in the mask."""
-        planes = self._planes
+        planes = self._planes.copy()
         borrow = mask
         for level, plane in enumerate(planes):
             if not borrow:
@@ -41,6 +41,7 @@ class Availability:
             raise IllegalStateError("a chunk's availability fell below zero")
         while planes and not planes[-1]:
             planes.pop()
+        self._planes = planes
 
     def rarest(self, candidates: int) -> int:
         """Those of the candidates that the fewest peers hold, as a mask."""

@@ -106,5 +106,9 @@ class DiskFullError(EnvironmentFault):
 # --- our own ------------------------------------------------------------------
 
 
+class InternalError(FuryMeshError):
+    """A bug of furymesh that was contained; worth a report."""
+
+
 class IllegalStateError(AssertionError):
     """furymesh broke one of its own rules: a bug here, never a peer's doing."""

@@ -20,7 +20,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from random import Random
 
-from furymesh.core.bitfield import random_chunk
+from furymesh.core.bitfield import chunks_of, mask_of, random_chunk
+from furymesh.core.errors import IllegalStateError
 from furymesh.core.ids import FileId
 
 MAX_QUEUED = 256  # chunks one peer may have queued per share; honest peers stay far below
@@ -59,16 +60,21 @@ class _Share:
     everything: int
     have: int
     requesters: dict[Hashable, _Requester] = field(default_factory=dict)
-    handed: dict[int, Hashable] = field(default_factory=dict)  # chunk → the last we gave it to
+    announced: int = 0  # the union of what the requesters have
+    # Chunk → to whom it was promised last; until that peer announces the chunk, gives
+    # it up or leaves.
+    handed: dict[int, Hashable] = field(default_factory=dict)
     handed_mask: int = 0
 
     @property
     def elsewhere(self) -> int:
         """Chunks that some peer has, or is getting from us."""
-        mask = self.handed_mask
+        return self.handed_mask | self.announced
+
+    def count_announced(self) -> None:
+        self.announced = 0
         for requester in self.requesters.values():
-            mask |= requester.have
-        return mask
+            self.announced |= requester.have
 
 
 class Uploads:
@@ -110,6 +116,9 @@ class Uploads:
         for requester in share.requesters.values():
             for chunk in [chunk for chunk in requester.queue if mask >> chunk & 1]:
                 del requester.queue[chunk]
+        for chunk in chunks_of(share.handed_mask & mask):
+            del share.handed[chunk]
+        share.handed_mask &= ~mask
 
     def peer_joined(self, file_id: FileId, peer: Hashable) -> None:
         self._shares[file_id].requesters.setdefault(peer, _Requester())
@@ -117,17 +126,22 @@ class Uploads:
     def peer_has(self, file_id: FileId, peer: Hashable, mask: int) -> None:
         share = self._shares[file_id]
         share.requesters[peer].have |= mask
+        share.announced |= mask
+        if share.handed_mask & mask:
+            self._unhand(share, peer, mask)
 
     def peer_lost(self, file_id: FileId, peer: Hashable, mask: int) -> None:
-        self._shares[file_id].requesters[peer].have &= ~mask
+        share = self._shares[file_id]
+        share.requesters[peer].have &= ~mask
+        share.count_announced()
 
     def peer_left(self, file_id: FileId, peer: Hashable) -> None:
         """Forget a peer; what it was handed and did not announce is fresh again."""
         share = self._shares.get(file_id)
         if share is None or share.requesters.pop(peer, None) is None:
             return
-        for chunk in [chunk for chunk, to in share.handed.items() if to == peer]:
-            self._unhand(share, chunk)
+        share.count_announced()
+        self._unhand(share, peer, share.handed_mask)
 
     # --- requests ---------------------------------------------------------------
 
@@ -156,28 +170,21 @@ class Uploads:
         return None
 
     def cancel(self, file_id: FileId, peer: Hashable, chunk: int) -> bool:
-        """Drop a queued request; False if it was not queued (any more)."""
+        """The peer does not want a chunk (now); False if it was not queued (any more)."""
         share = self._shares[file_id]
-        if share.requesters[peer].queue.pop(chunk, 0) == 0:
-            return False
-        if share.handed.get(chunk) == peer:
-            self._unhand(share, chunk)
-        return True
+        self._unhand(share, peer, 1 << chunk)
+        return share.requesters[peer].queue.pop(chunk, 0) is None
 
     # --- slots ------------------------------------------------------------------
 
-    def next_job(self, peer: Hashable | None = None) -> Job | None:
-        """Take a slot for the most deserving request; None if no slot or no request.
-
-        With `peer`, only that peer's requests are considered and a slot is
-        assumed to be its own: the way for a writer to go on without a pause.
-        """
-        if peer is None and self.active >= self.slots:
+    def next_job(self) -> Job | None:
+        """Take a slot for the most deserving request; None if no slot or no request."""
+        if self.active >= self.slots:
             return None
         best: tuple[tuple[int, int, float], FileId, Hashable] | None = None
         for file_id, share in self._shares.items():
             for candidate, requester in share.requesters.items():
-                if not requester.queue or (peer is not None and candidate != peer):
+                if not requester.queue:
                     continue
                 rank = (
                     self._active.get(candidate, 0),
@@ -203,6 +210,21 @@ class Uploads:
         else:
             del self._active[job.peer]
 
+    def check(self) -> None:
+        """Raise IllegalStateError if an invariant is broken; for tests."""
+        if self.active > self.slots or 0 in self._active.values():
+            raise IllegalStateError("slots are not in balance")
+        for share in self._shares.values():
+            if mask_of(share.handed) != share.handed_mask or share.handed_mask & ~share.have:
+                raise IllegalStateError("handed chunks and their mask disagree")
+            for chunk, peer in share.handed.items():
+                if peer not in share.requesters or share.requesters[peer].have >> chunk & 1:
+                    raise IllegalStateError(f"chunk {chunk} is handed to who has it or left")
+            announced = share.announced
+            share.count_announced()
+            if announced != share.announced:
+                raise IllegalStateError("what peers announced is not what they have")
+
     # --- helpers ----------------------------------------------------------------
 
     def _suggest(self, fresh: int) -> tuple[int, ...]:
@@ -214,6 +236,9 @@ class Uploads:
         return tuple(chosen)
 
     @staticmethod
-    def _unhand(share: _Share, chunk: int) -> None:
-        del share.handed[chunk]
-        share.handed_mask &= ~(1 << chunk)
+    def _unhand(share: _Share, peer: Hashable, mask: int) -> None:
+        """What of these chunks was promised to a peer is promised no more."""
+        for chunk in chunks_of(share.handed_mask & mask):
+            if share.handed[chunk] == peer:
+                del share.handed[chunk]
+                share.handed_mask &= ~(1 << chunk)

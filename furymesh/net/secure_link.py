@@ -20,7 +20,13 @@ from typing import Protocol
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, LinkClosedError, PeerError, ProtocolError
+from furymesh.core.errors import (
+    FuryMeshError,
+    InternalError,
+    LinkClosedError,
+    PeerError,
+    ProtocolError,
+)
 from furymesh.core.ids import NodeId, node_id_text
 from furymesh.core.paths import shown
 from furymesh.net.buffers import SEND_SIZE, Buffers
@@ -216,6 +222,8 @@ class SecureLink:
             if isinstance(error, ProtocolError) and not self._closing:
                 await self._last_word(error)
             self.close(error)
+        except Exception as error:  # a bug here; it costs this link and no other
+            self.close(InternalError(f"internal error on {self!r}: {error!r}"))
         finally:
             scope.cancel()
 

@@ -63,11 +63,16 @@ def application(node: Controlled) -> Starlette:
     )
 
 
-async def serve_control(node: Controlled, path: Path) -> None:
+async def serve_control(
+    node: Controlled,
+    path: Path,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Serve the control API on a socket at `path` until cancelled.
 
-    The caller holds the node's lock, so a socket file that is there already
-    belongs to nobody. Raises EnvironmentFault.
+    `task_status` is told when calls are answered. The caller holds the node's
+    lock, so a socket file that is there already belongs to nobody. Raises
+    EnvironmentFault.
     """
     with _bound(path) as descriptor:
         config = HypercornConfig()
@@ -75,7 +80,12 @@ async def serve_control(node: Controlled, path: Path) -> None:
         config.accesslog = None
         config.errorlog = None
         config.graceful_timeout = 0.5
-        await serve(application(node), config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
+        await serve(
+            application(node),  # type: ignore[arg-type]
+            config,
+            shutdown_trigger=trio.sleep_forever,
+            task_status=task_status,
+        )
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from furymesh.storage.finished import FinishedReader, adopt
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.sharing import create_share
 from furymesh.swarm.download import Terms
-from furymesh.swarm.events import Event, Result
+from furymesh.swarm.events import Event, Note, Result
 from furymesh.swarm.workspace import Order
 
 ChunkProgress = Callable[[int, int], None]
@@ -76,12 +76,21 @@ class SharedItem:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What checking finished content found; `bad` lists chunk indices."""
+    """What checking finished content found.
+
+    `bad` lists chunk indices, `misfits` what no digest covers: files of the
+    wrong size, missing, or not part of the share.
+    """
 
     file_id: FileId
     path: Path
     chunks_total: int
     bad: tuple[int, ...]
+    misfits: tuple[str, ...] = ()
+
+    @property
+    def intact(self) -> bool:
+        return not self.bad and not self.misfits
 
 
 async def share(
@@ -115,7 +124,7 @@ async def share(
         nonlocal done
         done += more
         if progress is not None:
-            progress(done, total)
+            progress(min(done, total), total)
 
     def make() -> Shared:
         made = create_share(
@@ -227,7 +236,9 @@ async def get(
             only_nodes=frozenset(only_nodes),
             sha256=sha256,
         )
-        download = runtime.download(order, terms, on_event or (lambda event: None))
+        tell = on_event or (lambda event: None)
+        runtime.swarm.report = lambda problem: tell(Note(problem))
+        download = runtime.download(order, terms, tell)
         result = await download.run(runtime.links)
         if seed:
             await trio.to_thread.run_sync(
@@ -332,12 +343,13 @@ async def verify(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             good = await trio.to_thread.run_sync(check.run, abandon_on_cancel=True)
+            misfits = await trio.to_thread.run_sync(reader.misfits)
             nursery.cancel_scope.cancel()
     finally:
         check.stop = True
         reader.close()
     bad = [c for c in range(manifest.header.geometry.chunk_count) if not good >> c & 1]
-    return Verified(manifest.file_id, Path(path), check.total, tuple(bad))
+    return Verified(manifest.file_id, Path(path), check.total, tuple(bad), misfits)
 
 
 def identity(config: Config | None = None) -> NodeId:

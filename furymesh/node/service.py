@@ -77,6 +77,7 @@ class Node:
                 max_download=max_download,
             ) as runtime:
                 self.runtime = runtime
+                runtime.swarm.report = self._tell
                 configured = tuple(map(Address.parse, self.config.discovery.peers))
                 self._peers = (*peers, *configured)
                 await self._serve(task_status)
@@ -94,7 +95,7 @@ class Node:
             for order in orders:
                 self._begin(order)
             if self.config.api.enabled:
-                nursery.start_soon(serve_control, self, self.config.api.socket)
+                await nursery.start(serve_control, self, self.config.api.socket)
             task_status.started(self)
             await trio.sleep_forever()
 

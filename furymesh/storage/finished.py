@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -64,7 +65,27 @@ class FinishedReader:
         if path.is_dir() == layout.single:
             kind = "a folder" if manifest.header.kind is Kind.FOLDER else "a file"
             raise UsageError(f"the share is {kind}, and {shown(str(path))} is not")
+        self._path = path
+        self._layout = layout
         self._content = Content(path, layout, manifest.header.geometry, sealer)
+
+    def misfits(self) -> tuple[str, ...]:
+        """What digests cannot see, a line each: wrong sizes, and entries missing or too many."""
+        if self._layout.single:
+            return tuple(_wrong_size(self._path, self._path.name, self._layout.files[0].size))
+        lines: list[str] = []
+        for file in self._layout.files:
+            lines += _wrong_size(self._path / file.path, file.path, file.size)
+        for directory in self._layout.directories:
+            if not (self._path / directory).is_dir():
+                lines.append(f"{shown(directory)}: missing")
+        known = {file.path for file in self._layout.files}
+        for root, _, names in os.walk(self._path):
+            for name in names:
+                relative = os.path.relpath(os.path.join(root, name), self._path)
+                if relative not in known:
+                    lines.append(f"{shown(relative)}: not part of the share")
+        return tuple(lines)
 
     def read(self, chunk: int, view: memoryview) -> int:
         try:
@@ -74,3 +95,11 @@ class FinishedReader:
 
     def close(self) -> None:
         self._content.close()
+
+
+def _wrong_size(path: Path, name: str, size: int) -> list[str]:
+    try:
+        actual = path.lstat().st_size
+    except OSError:
+        return [f"{shown(name)}: missing"]
+    return [] if actual == size else [f"{shown(name)}: {actual} bytes instead of {size}"]

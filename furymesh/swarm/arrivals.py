@@ -21,7 +21,7 @@ from queue import SimpleQueue
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, ProtocolError
+from furymesh.core.errors import FuryMeshError, InternalError, ProtocolError
 from furymesh.core.geometry import Geometry
 from furymesh.core.manifest import Manifest
 from furymesh.net.buffers import SlabPool
@@ -197,5 +197,5 @@ class Arrivals:
         except FuryMeshError as error:
             return Outcome(arrival, Verdict.FAILED, error)
         except Exception as error:  # a bug, but a silent thread would be a worse one
-            return Outcome(arrival, Verdict.FAILED, FuryMeshError(f"internal error: {error!r}"))
+            return Outcome(arrival, Verdict.FAILED, InternalError(f"internal error: {error!r}"))
         return Outcome(arrival, Verdict.GOOD)

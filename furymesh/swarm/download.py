@@ -192,6 +192,7 @@ class Download:
             nursery.start_soon(self._syncing)
             nursery.start_soon(self._reporting)
             await self._transfer()
+            await self._store_pages()
             nursery.cancel_scope.cancel()
         return await self._publish()
 
@@ -363,15 +364,19 @@ class Download:
         ticks = 0
         while True:
             metadata.ask(self._swarm.now(), list(self.share.members.values()))
-            while metadata.fresh_pages and self._workspace.manifest is not None:
-                page = metadata.fresh_pages.pop()
-                await trio.to_thread.run_sync(self._workspace.remember_page, page)
+            await self._store_pages()
             ticks += 1
             if ticks % 50 == 0:
                 metadata.forgive()
-            if metadata.manifest is not None and not metadata.missing:
+            if not metadata.missing and not metadata.fresh_pages:
                 return
             await trio.sleep(TICK)
+
+    async def _store_pages(self) -> None:
+        """Keep the pages of the manifest that have arrived, once it is kept itself."""
+        fresh = self._metadata.fresh_pages
+        while fresh and self._workspace.manifest_kept:
+            await trio.to_thread.run_sync(self._workspace.remember_page, fresh.pop())
 
     async def _watch_time(self) -> None:
         """Let the scheduler look for late chunks; give up when nothing moves."""

@@ -11,14 +11,14 @@ Always true:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from random import Random
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, ProtocolError
+from furymesh.core.errors import FuryMeshError, InternalError, ProtocolError
 from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
 from furymesh.core.link import Address
 from furymesh.core.uploads import Job, Uploads
@@ -83,7 +83,7 @@ class Swarm:
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._discard = memoryview(bytearray(codec.MAX_PIECE))
-        self.problems: deque[str] = deque(maxlen=50)  # for the operator, newest last
+        self.report: Callable[[str], None] = lambda problem: None  # a line for the operator
 
     def now(self) -> float:
         return trio.current_time()
@@ -149,6 +149,8 @@ class Swarm:
             del self._numbers[link]
             self._refusals.pop(link, None)
             self._pinged.pop(link, None)
+            if isinstance(link.closed_because, InternalError):
+                self.report(str(link.closed_because))
             self.dispatch()
 
     def _refusal(self, link: SecureLink) -> m.Reason | None:
@@ -264,7 +266,7 @@ class Swarm:
         assert isinstance(piece, ChunkPiece)
         share = piece.share
         chunk = piece.message.chunk
-        self.problems.append(f"{share.name}: {error}")
+        self.report(f"{share.name}: {error}")
         for sending in list(self._sending.get(link, ())):
             if sending.job.chunk == chunk and sending.job.file_id == share.file_id:
                 self._stop_sending(link, sending)

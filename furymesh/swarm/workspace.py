@@ -79,6 +79,7 @@ class Workspace:
         self.layout: Layout
         self.final: Path
         self.manifest: Manifest | None = None
+        self.manifest_kept = False  # on disk, so that single pages can follow
         self.executable = False
         self.sealed = False  # ciphertext is kept
         self.known_peers: tuple[str, ...] = ()
@@ -113,9 +114,10 @@ class Workspace:
                 self.manifest = Manifest(stored.header, file_id)
 
     def remember_header(self, manifest: Manifest) -> None:
-        """Keep a manifest whose header has just arrived."""
+        """Keep a manifest, with the pages it has so far."""
         self.manifest = manifest
         self._manifests.save(manifest)
+        self.manifest_kept = True
 
     def remember_page(self, page: int) -> None:
         assert self.manifest is not None
@@ -167,10 +169,6 @@ class Workspace:
             self.resume.delete()
             self.resume = None
         return path
-
-    def forget_manifest(self) -> None:
-        """The download is done and nobody shares it from here."""
-        self._manifests.delete(self.order.file_id)
 
     def close(self) -> None:
         """Let go of everything; what is on disk stays."""

@@ -28,6 +28,7 @@ CODES = {
     errors.VerificationError: 4,
     errors.EnvironmentFault: 1,
     errors.DiskFullError: 1,
+    errors.InternalError: 1,
     errors.IllegalStateError: 1,
     KeyboardInterrupt: 130,
     Interrupted: 130,

@@ -23,6 +23,7 @@ from furymesh.core.errors import (
 from furymesh.core.ids import FileId, NodeId, node_id_text
 from furymesh.core.link import Address, Link
 from furymesh.core.snapshot import ResumeMeta
+from furymesh.node.face import Verified
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.events import Result, Started
 
@@ -450,13 +451,14 @@ def test_share_prints_the_documented_keys(
 def test_verify(
     face: Face, bad: tuple[int, ...], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def verify(path: Path, text: str, config: object, **options: Any) -> SimpleNamespace:
-        return SimpleNamespace(file_id=FILE_ID, path=path, chunks_total=20, bad=bad)
+    async def verify(path: Path, text: str, config: object, **options: Any) -> Verified:
+        return Verified(FILE_ID, path, 20, bad, misfits=("a\x1b.txt: missing",) if bad else ())
 
     face.__dict__["verify"] = verify
     assert run("verify", "movie.mkv", HEX) == code
     out = capsys.readouterr().out
-    assert out == ("Bad chunks: 0-2, 7\n" if bad else "movie.mkv is intact: 20 chunks verified.\n")
+    told = "a\x1b.txt: missing\nBad chunks: 0-2, 7\n"
+    assert out == (told if bad else "movie.mkv is intact: 20 chunks verified.\n")
     assert run("verify", "movie.mkv", HEX, "--json") == code
     record = json.loads(capsys.readouterr().out)
     assert record["ok"] is not bool(bad)
