@@ -8,8 +8,6 @@ something to send; slabs hold chunks that are arriving or being verified.
 
 from __future__ import annotations
 
-from collections import deque
-
 import trio
 
 from furymesh.wire.records import MAX_RECORD
@@ -20,15 +18,18 @@ SEND_SIZE = 1024 * 1024  # chunk bytes sealed for one system call
 # room for one batch of control messages.
 SEND_SLACK = 256 * 1024
 IDLE_BUFFERS = 4  # kept for reuse; beyond this they go back to the system
-SLAB_BUDGET = 48 * 1024 * 1024  # bytes of chunks arriving or being verified, over all links
-MIN_SLABS = 4  # even with the largest chunks
+# Bytes of chunks arriving or being verified, over all links of a download. More
+# would not be faster: slabs that stay in the processor's cache are.
+SLAB_BUDGET = 16 * 1024 * 1024
+MIN_SLABS = 6  # even with the largest chunks
 
 
 class SlabPool:
     """Chunk-sized buffers for one download, from a fixed budget.
 
     `take` returns None when the budget is spent; `wait` until one is given
-    back. Slabs are reused, never cleared: every byte is overwritten before it
+    back. Everybody who waits is woken then, because whoever is woken may have
+    no use for a slab any more. Slabs are reused, never cleared: every byte is overwritten before it
     is verified.
     """
 
@@ -37,7 +38,7 @@ class SlabPool:
         self._limit = max(MIN_SLABS, budget // max(chunk_size, 1))
         self._free: list[memoryview] = []
         self._lent = 0
-        self._waiters: deque[trio.Event] = deque()
+        self._given = trio.Event()
 
     def take(self) -> memoryview | None:
         if self._lent >= self._limit:
@@ -48,13 +49,11 @@ class SlabPool:
     def give(self, slab: memoryview) -> None:
         self._lent -= 1
         self._free.append(slab)
-        if self._waiters:
-            self._waiters.popleft().set()
+        self._given.set()
+        self._given = trio.Event()
 
     async def wait(self) -> None:
-        event = trio.Event()
-        self._waiters.append(event)
-        await event.wait()
+        await self._given.wait()
 
 
 class Buffers:

@@ -28,7 +28,7 @@ from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder
 from furymesh.node.resumes import find_resume, show_resume
-from furymesh.node.runtime import ANY_ADDRESS, open_runtime
+from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.check import Check
 from furymesh.storage.files import make_private_directory
@@ -221,7 +221,10 @@ async def get(
     make_private_directory(config.data_dir)
     listen_on = Address(ANY_ADDRESS, 0)
     async with open_runtime(
-        config, listen_on=listen_on, max_upload=max_upload, max_download=max_download
+        config,
+        listen_on=listen_on,
+        max_upload=limit(max_upload, config.transfer.max_upload),
+        max_download=limit(max_download, config.transfer.max_download),
     ) as runtime:
         book = runtime.swarm.book
         for address in peers:

@@ -134,8 +134,8 @@ async def open_runtime(
         identity,
         allow=frozenset(allowed) or None,
         psk=_read_psk(config.node.psk_file),
-        upload=_budgets(max_upload, config.node.max_upload),
-        download=_budgets(max_download, config.node.max_download),
+        upload=[Budget(max_upload)] if max_upload else [],
+        download=[Budget(max_download)] if max_download else [],
     )
     runtime = Runtime(config, identity, endpoint)
     if listen_on is not None:
@@ -169,10 +169,9 @@ def download_settings(config: Config) -> Settings:
     )
 
 
-def _budgets(flag: float | None, configured: str | None) -> list[Budget]:
-    """The limit of a flag or, without one, of the configuration; empty for none."""
-    rate = flag if flag is not None else parse_size(configured) if configured else None
-    return [Budget(rate)] if rate else []
+def limit(flag: float | None, configured: str | None) -> float | None:
+    """The rate (bytes/s) of a flag or, without one, of the configuration; None for no limit."""
+    return flag if flag is not None else parse_size(configured) if configured else None
 
 
 def _read_psk(path: Path | None) -> bytes | None:

@@ -15,7 +15,7 @@ from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config
 from furymesh.node.control import serve_control
 from furymesh.node.orders import DetachedOrder, Orders
-from furymesh.node.runtime import Runtime, open_runtime
+from furymesh.node.runtime import Runtime, limit, open_runtime
 from furymesh.storage.files import make_private_directory
 from furymesh.storage.finished import adopt
 from furymesh.storage.lock import FileLock
@@ -73,8 +73,8 @@ class Node:
                 self.config,
                 listen_on=where,
                 allow=allow,
-                max_upload=max_upload,
-                max_download=max_download,
+                max_upload=limit(max_upload, self.config.node.max_upload),
+                max_download=limit(max_download, self.config.node.max_download),
             ) as runtime:
                 self.runtime = runtime
                 runtime.swarm.report = self._tell
