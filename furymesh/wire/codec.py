@@ -107,7 +107,7 @@ def _hello(p: pb.Hello) -> m.Hello:
 
 def _join(p: pb.Join) -> m.Join:
     _need(len(p.tag) == ID_SIZE and len(p.proof) == ID_SIZE, "tag or proof of wrong length")
-    return m.Join(p.share, p.tag, p.proof)
+    return m.Join(p.share, p.tag, p.proof, p.leaves)
 
 
 def _get_manifest(p: pb.GetManifest) -> m.GetManifest:

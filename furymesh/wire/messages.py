@@ -50,6 +50,7 @@ class Join:
     share: int
     tag: bytes
     proof: bytes
+    leaves: int = 0  # Leave messages of the receiver that the sender had read
 
 
 @dataclass(frozen=True, slots=True)

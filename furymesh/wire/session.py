@@ -13,6 +13,10 @@ its sender's number. A Leave or Refuse of ours crosses messages that were legal
 when they were sent, so a number of theirs that we left or refused is *void*,
 not unknown: what comes with it is skipped, up to their Leave of it.
 
+A Leave of ours may also cross their Join, which it then ends before we have seen
+it. Each Join tells how many Leaves its sender had read; one that was overtaken
+is refused, or the two ends would go on answering each other's past for ever.
+
 Illegal messages raise ProtocolError (their bug); calls that this end should
 not have made raise IllegalStateError (our bug).
 """
@@ -24,7 +28,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from furymesh.core.errors import IllegalStateError, ProtocolError
-from furymesh.core.ids import DiscoveryTag, FileId, access_proof, discovery_tag
+from furymesh.core.ids import FileId, access_proof, discovery_tag
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
@@ -49,6 +53,8 @@ class State(Enum):
 class _Theirs:
     """What a number of theirs stands for; no share once it was refused here."""
 
+    tag: bytes
+    overtaken_by: int | None  # our number whose Leave ends this one
     file_id: FileId | None = None
     void: bool = True  # refused, or left by us: messages with it are skipped
     void_bytes: int = 0
@@ -75,6 +81,12 @@ class Session:
         self._theirs: dict[int, _Theirs] = {}
         self._numbers: dict[FileId, int] = {}  # theirs by share; void ones only after our Leave
         self._last_number = 0
+        self._leaves_sent = 0
+        self._leaves_read = 0
+        # Numbers of ours that we left while they had no live number for the share:
+        # the ordinal of that Leave, by tag and number, until we see what became of it.
+        self._unanswered: dict[bytes, dict[int, int]] = {}
+        self._answer_due: set[FileId] = set()  # they left; our Leave of it is the answer
 
     # --- receiving ------------------------------------------------------------
 
@@ -106,7 +118,7 @@ class Session:
                 self.version = common
                 self.state = State.OPEN
             case m.Join():
-                self._note_join(message.share)
+                self._note_join(message)
             case m.Refuse():
                 if not 0 < message.share < self._next_number:
                     raise ProtocolError("Refuse for a Join that was never sent")
@@ -115,15 +127,19 @@ class Session:
             case _:
                 pass
 
-    def _note_join(self, number: int) -> None:
+    def _note_join(self, join: m.Join) -> None:
         """Put a new number of theirs on record, as refused until it is accepted."""
-        if number <= self._last_number:
+        if join.share <= self._last_number:
             raise ProtocolError("Join with a number that is not above all before it")
+        if join.leaves > self._leaves_sent:
+            raise ProtocolError("Join after more Leaves than were sent")
         joined = len(self._numbers)
         if joined >= MAX_LIVE_SHARES or len(self._theirs) - joined >= MAX_REFUSED:
             raise ProtocolError("too many Joins on one link")
-        self._last_number = number
-        self._theirs[number] = _Theirs()
+        self._last_number = join.share
+        unanswered = self._unanswered.get(join.tag, {})
+        overtaken_by = next((n for n, leave in unanswered.items() if leave > join.leaves), None)
+        self._theirs[join.share] = _Theirs(join.tag, overtaken_by)
 
     def _share_message(self, message: m.ShareMessage) -> m.Message:
         name = type(message).__name__
@@ -133,9 +149,11 @@ class Session:
         if isinstance(message, m.Data):
             self._expect_payload(message, known)
             return message
+        if isinstance(message, m.Leave):
+            self._leaves_read += 1
         if known.void:
             if isinstance(message, m.Leave):
-                self._forget(message.share)
+                self._end_void(message.share)
             return m.Unknown()
         if known.file_id not in self._mine and not isinstance(message, m.Leave):
             raise ProtocolError(f"{name} for a share that this end has not joined")
@@ -160,9 +178,14 @@ class Session:
     # --- shares ---------------------------------------------------------------
 
     def proves(self, join: m.Join, file_id: FileId) -> bool:
-        """Whether a Join proves knowledge of this file id, in constant time."""
+        """Whether a Join proves knowledge of this file id, in constant time, and still holds.
+
+        One that was overtaken by our Leave does not hold: refuse it.
+        """
         expected = access_proof(file_id, self._hash, initiator=not self._initiator)
-        return hmac.compare_digest(expected, join.proof) and join.tag == discovery_tag(file_id)
+        genuine = hmac.compare_digest(expected, join.proof) and join.tag == discovery_tag(file_id)
+        known = self._theirs.get(join.share)
+        return genuine and (known is None or known.overtaken_by is None)
 
     def accept(self, join: m.Join, file_id: FileId) -> None:
         """The share of a Join is known here and proven; raises ProtocolError if joined twice.
@@ -171,7 +194,8 @@ class Session:
         """
         if file_id in self._numbers:
             raise ProtocolError("share joined twice")
-        self._theirs[join.share] = _Theirs(file_id, void=False)
+        known = self._theirs[join.share]
+        known.file_id, known.void = file_id, False
         self._numbers[file_id] = join.share
 
     def join(self, file_id: FileId) -> m.Join:
@@ -182,14 +206,20 @@ class Session:
         self._next_number += 1
         self._mine[file_id] = number
         proof = access_proof(file_id, self._hash, initiator=self._initiator)
-        return m.Join(number, DiscoveryTag(discovery_tag(file_id)), proof)
+        return m.Join(number, discovery_tag(file_id), proof, self._leaves_read)
 
     def leave(self, file_id: FileId, reason: m.Reason) -> m.Leave:
         """The message that leaves a joined share; what they still say about it is void."""
-        theirs = self._numbers.get(file_id)
-        if theirs is not None:
-            self._theirs[theirs].void = True
-        return m.Leave(self._mine.pop(file_id), reason)
+        number = self._mine.pop(file_id)
+        self._leaves_sent += 1
+        theirs = self._theirs.get(self._numbers.get(file_id, 0))
+        if theirs is not None and not theirs.void:
+            theirs.void = True  # their Leave of it will be the answer
+        elif file_id not in self._answer_due:
+            unanswered = self._unanswered.setdefault(discovery_tag(file_id), {})
+            unanswered[number] = self._leaves_sent
+        self._answer_due.discard(file_id)
+        return m.Leave(number, reason)
 
     def left(self, leave: m.Leave) -> FileId:
         """The share that they leave; their number for it means nothing from now on.
@@ -198,10 +228,14 @@ class Session:
         """
         file_id = self.share_of(leave)
         self._forget(leave.share)
+        if file_id in self._mine:
+            self._answer_due.add(file_id)
         return file_id
 
     def refused(self, refuse: m.Refuse) -> FileId | None:
         """Which of our joins was refused; None if it is one we have since left."""
+        for unanswered in self._unanswered.values():
+            unanswered.pop(refuse.share, None)
         for file_id, number in self._mine.items():
             if number == refuse.share:
                 if self.live(file_id):
@@ -229,6 +263,13 @@ class Session:
         """Whether messages about this share may be sent and are expected."""
         theirs = self._numbers.get(file_id)
         return file_id in self._mine and theirs is not None and not self._theirs[theirs].void
+
+    def _end_void(self, number: int) -> None:
+        """They leave what we had left or refused, which may be the answer to a Leave of ours."""
+        known = self._theirs[number]
+        if known.overtaken_by is not None:
+            self._unanswered[known.tag].pop(known.overtaken_by, None)
+        self._forget(number)
 
     def _forget(self, number: int) -> None:
         file_id = self._theirs.pop(number).file_id

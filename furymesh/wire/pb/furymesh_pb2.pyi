@@ -97,14 +97,16 @@ class Hello(_message.Message):
     def __init__(self, version: _Optional[int] = ..., min_version: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., instance: _Optional[bytes] = ..., listen_port: _Optional[int] = ..., agent: _Optional[str] = ..., observed_ip: _Optional[bytes] = ..., observed_port: _Optional[int] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("share", "tag", "proof")
+    __slots__ = ("share", "tag", "proof", "leaves")
     SHARE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
     share: int
     tag: bytes
     proof: bytes
-    def __init__(self, share: _Optional[int] = ..., tag: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+    leaves: int
+    def __init__(self, share: _Optional[int] = ..., tag: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., leaves: _Optional[int] = ...) -> None: ...
 
 class Refuse(_message.Message):
     __slots__ = ("share", "reason")
