@@ -80,5 +80,5 @@ def strip(mask: int, chunk_count: int, width: int) -> str:
         end = max(start + 1, (column + 1) * chunk_count // width)
         part = (mask >> start & ((1 << (end - start)) - 1)).bit_count()
         level = 0 if not part else 4 if part == end - start else 1 + 3 * part // (end - start)
-        out.append(shades[min(level, 4) if part == end - start else min(level, 3)])
+        out.append(shades[level])
     return "".join(out)

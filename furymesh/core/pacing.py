@@ -6,18 +6,23 @@ round trip; too many and chunks are bound to a peer long before it can send
 them, which is what makes swarms finish late. So it is about twice the
 bandwidth-delay product (the principle of BBR: Cardwell et al., "BBR:
 Congestion-Based Congestion Control", CACM 2017) plus a few milliseconds of
-scheduling noise, measured anew all the time.
+scheduling noise, measured anew all the time. Bytes are counted a piece at a
+time, so one more piece is added, unless the round trip that the link would
+idle is short beside the piece: a thin flow from a peer that serves many loses
+nothing by asking late.
 """
 
 from __future__ import annotations
 
 SAMPLE_SECONDS = 0.05  # shorter samples measure the scheduler of the OS, not the link
 RATE_GAIN = 0.4  # weight of a new sample: settles in about five
-RTT_MEMORY = 30.0  # seconds after which a minimum round trip is measured anew, as in BBR
+# Seconds after which a minimum round trip is measured anew. Under load every round
+# trip includes queues, so forgetting sooner only makes windows grow with them.
+RTT_MEMORY = 30.0
 NOISE_SECONDS = 0.010  # one turn of a busy event loop at both ends
 MIN_WINDOW = 64 * 1024  # bytes: what is lost to a late request on a slow link is at most this
 MAX_WINDOW = 32 * 1024 * 1024  # bytes: 1.25 Gb/s at 200 ms; bounds what a peer may owe us
-IDLE_PART = 0.04
+IDLE_PART = 0.04  # of a piece's time: a shorter idle round trip is not worth asking ahead
 DEFAULT_RTT = 0.05  # seconds, until measured
 
 

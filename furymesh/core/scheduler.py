@@ -8,10 +8,13 @@ Always true:
 * a chunk is IN_FLIGHT in the ledger exactly while some peer owes it
   (``_owners``) or its complete bytes await verification (``_verifying``);
 * a chunk is owed by at most MAX_OWNERS peers, by more than one only in the
-  endgame: when no MISSING chunk is left for an idle peer and the first owner
-  is late;
+  endgame: when no MISSING chunk is left and the first owner is late. Earlier a
+  late chunk holds nobody up, and a duplicate takes room from chunks that do;
 * a peer owes at most one chunk beyond its window, so chunks are bound to
-  peers as late as the link's delay allows.
+  peers as late as the link's delay allows;
+* a chunk taken back from a peer is not asked of it again before a round trip
+  begun later has ended: until then its old bytes may still come, and they
+  would be taken for the new ones.
 
 Rarest first with random ties (Cohen, "Incentives build robustness in
 BitTorrent", 2003); late binding and the duplicate of a late chunk keep the
@@ -20,6 +23,7 @@ end of a download as fast as its middle.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -39,7 +43,7 @@ LATE_FACTOR = 2.0
 LATE_GRACE = 0.25
 UNKNOWN_SECONDS = 1.0  # promised time while a peer's rate is not yet known
 # Duplicating pays when the idle peer would be done in clearly less time.
-DUPLICATE_GAIN = 1.25
+DUPLICATE_GAIN = 2.0
 NOISE = 0.02  # seconds: differences below this are not worth a duplicate
 TICK = 0.1  # seconds between two calls of tick
 # A peer that owes us bytes and says nothing at all for this long is stalled:
@@ -86,8 +90,9 @@ class _Peer:
     owed: dict[int, _Owed] = field(default_factory=dict)
     owed_bytes: int = 0
     suggested: list[int] = field(default_factory=list)
-    avoid: int = 0  # chunks it does not give us
-    avoid_until: float = 0.0
+    avoid: int = 0  # chunks it does not give us for now: the union of `refusals`
+    refusals: deque[tuple[float, int]] = field(default_factory=deque)  # until when, which
+    taken_back: dict[int, float] = field(default_factory=dict)  # old bytes may come: since when
     heard: float = 0.0
     stalled: bool = False
     probing: bool = False  # recovering: one chunk at a time until one completes
@@ -106,6 +111,7 @@ class Scheduler:
         self._verifying: set[int] = set()
         self._availability = Availability()
         self._paused = False
+        self._now = 0.0  # of the last event that came with a time
 
     # --- looking ----------------------------------------------------------------
 
@@ -113,8 +119,9 @@ class Scheduler:
         return self._peers[peer].pace.rate
 
     def owed(self, peer: int) -> int:
-        """Bytes outstanding from a peer."""
-        return self._peers[peer].owed_bytes
+        """Bytes that may come from a peer: of chunks it owes, or that were taken back."""
+        state = self._peers[peer]
+        return state.owed_bytes + sum(map(self._geometry.length, state.taken_back))
 
     def owes(self, peer: int, chunk: int) -> bool:
         state = self._peers.get(peer)
@@ -155,10 +162,9 @@ class Scheduler:
     def peer_has(self, now: float, peer: int, mask: int) -> list[Action]:
         """The peer holds these chunks too."""
         state = self._peers[peer]
-        state.heard = now
+        self._alive(now, state)
         fresh = mask & ~state.have
         state.have |= fresh
-        state.avoid &= ~fresh
         self._availability.add(fresh)
         return self._fill(now, peer)
 
@@ -169,7 +175,7 @@ class Scheduler:
         state.have &= ~gone
         self._availability.remove(gone)
         for chunk in [chunk for chunk in state.owed if gone >> chunk & 1]:
-            self._forget(state, peer, chunk)
+            self._take_back(now, state, peer, chunk)
         return self._fill_all(now)
 
     def verifiable_grew(self, now: float, mask: int) -> list[Action]:
@@ -180,14 +186,12 @@ class Scheduler:
     def heard(self, now: float, peer: int, round_trip: float | None = None) -> list[Action]:
         """The peer showed that it lives, perhaps with a measured round trip (s)."""
         state = self._peers[peer]
-        state.heard = now
+        self._alive(now, state)
         if round_trip is not None:
             state.pace.round_trip(now, round_trip)
-        if state.stalled:
-            state.stalled = False
-            state.probing = True
-            return self._fill(now, peer)
-        return []
+            for chunk in [c for c, since in state.taken_back.items() if since <= now - round_trip]:
+                del state.taken_back[chunk]
+        return self._fill(now, peer)
 
     def data(self, now: float, peer: int, chunk: int, size: int) -> list[Action]:
         """`size` more bytes of a chunk that the peer owes have arrived."""
@@ -196,7 +200,7 @@ class Scheduler:
         owed.received += size
         owed.touched = now
         state.owed_bytes -= size
-        state.heard = now
+        state.heard = self._now = now
         state.pace.delivered(now, size)
         if owed.received < self._geometry.length(chunk):
             return self._fill(now, peer) if state.owed_bytes < state.pace.window else []
@@ -207,6 +211,7 @@ class Scheduler:
         actions: list[Action] = []
         for rival in rivals:
             self._drop_owed(self._peers[rival], chunk)
+            self._peers[rival].taken_back[chunk] = now
             actions.append(Cancel(rival, (chunk,)))
         for rival in rivals:
             actions += self._fill(now, rival)
@@ -238,13 +243,13 @@ class Scheduler:
         others); `suggest` lists chunks it would rather send.
         """
         state = self._peers[peer]
-        state.heard = now
+        self._alive(now, state)
         refused = mask_of(chunk for chunk in chunks if chunk < self._geometry.chunk_count)
-        for chunk in [chunk for chunk in state.owed if refused >> chunk & 1]:
+        owed = [chunk for chunk in state.owed if refused >> chunk & 1]
+        for chunk in owed:
             self._forget(state, peer, chunk)
         if held:
-            state.avoid |= refused
-            state.avoid_until = now + ELSEWHERE_SECONDS
+            self._avoid(state, owed, now + ELSEWHERE_SECONDS)
         else:
             gone = refused & state.have
             state.have &= ~gone
@@ -254,10 +259,10 @@ class Scheduler:
 
     def tick(self, now: float) -> list[Action]:
         """Look for stalled peers and late chunks; call every TICK or so."""
+        self._now = now
         actions: list[Action] = []
         for peer, state in self._peers.items():
-            if state.avoid and now >= state.avoid_until:
-                state.avoid = 0
+            self._relent(now, state)
             if state.owed:
                 actions += self._check_owed(now, peer, state)
         return actions + self._fill_all(now)
@@ -270,7 +275,7 @@ class Scheduler:
             if state.owed:
                 actions.append(Cancel(peer, tuple(state.owed)))
                 for chunk in list(state.owed):
-                    self._forget(state, peer, chunk)
+                    self._take_back(self._now, state, peer, chunk)
         return actions
 
     def proceed(self, now: float) -> list[Action]:
@@ -289,17 +294,15 @@ class Scheduler:
             given_up = [
                 chunk
                 for chunk, owed in state.owed.items()
-                if now - max(owed.asked_at, owed.touched)
-                > BUSY_FACTOR * owed.promised + BUSY_GRACE
+                if now - max(owed.asked_at, owed.touched) > BUSY_FACTOR * owed.promised + BUSY_GRACE
             ]
             if given_up:
                 state.probing = True
-                state.avoid |= mask_of(given_up)
-                state.avoid_until = now + BUSY_GRACE
+                self._avoid(state, given_up, now + BUSY_GRACE)
         if not given_up:
             return []
         for chunk in given_up:
-            self._forget(state, peer, chunk)
+            self._take_back(now, state, peer, chunk)
         return [Cancel(peer, tuple(given_up))]
 
     def _fill_all(self, now: float) -> list[Action]:
@@ -334,7 +337,7 @@ class Scheduler:
 
     def _pick(self, state: _Peer) -> int | None:
         """The chunk to ask of this peer: its suggestion, or a random one of the rarest."""
-        wanted = self.ledger.missing & state.have & self.verifiable & ~state.avoid
+        wanted = self.ledger.missing & self.verifiable & self._on_offer(state)
         if not wanted:
             return None
         while state.suggested:
@@ -347,7 +350,7 @@ class Scheduler:
         """Endgame: the chunk that would come last from its owner, if this peer is quicker."""
         if self.ledger.missing or not self._owners:
             return None
-        useful = state.have & ~state.avoid & ~mask_of(state.owed)
+        useful = self._on_offer(state) & ~mask_of(state.owed)
         latest: tuple[float, int] | None = None
         for chunk, owners in self._owners.items():
             if len(owners) >= MAX_OWNERS or not useful >> chunk & 1:
@@ -376,7 +379,36 @@ class Scheduler:
                 break
         return state.pace.seconds_for(ahead) or max(UNKNOWN_SECONDS - waited, 0.0)
 
+    @staticmethod
+    def _on_offer(state: _Peer) -> int:
+        """The chunks that a peer can be asked for now."""
+        mask = state.have & ~state.avoid
+        return mask & ~mask_of(state.taken_back) if state.taken_back else mask
+
     # --- bookkeeping ------------------------------------------------------------
+
+    def _alive(self, now: float, state: _Peer) -> None:
+        """The peer said something; one that was stalled is tried with a single chunk."""
+        state.heard = self._now = now
+        if state.stalled:
+            state.stalled = False
+            state.probing = True
+
+    @staticmethod
+    def _avoid(state: _Peer, chunks: Iterable[int], until: float) -> None:
+        refused = mask_of(chunks)
+        if refused:
+            state.refusals.append((until, refused))
+            state.avoid |= refused
+
+    @staticmethod
+    def _relent(now: float, state: _Peer) -> None:
+        """Refusals age one by one, so that new ones do not keep old ones alive."""
+        if state.refusals and any(until <= now for until, _ in state.refusals):
+            state.refusals = deque(entry for entry in state.refusals if entry[0] > now)
+            state.avoid = 0
+            for _, refused in state.refusals:
+                state.avoid |= refused
 
     def _owe(self, now: float, peer: int, state: _Peer, chunk: int) -> None:
         if not state.owed:
@@ -396,6 +428,11 @@ class Scheduler:
         """A peer no longer owes a chunk that it did not bring."""
         self._drop_owed(state, chunk)
         self._disown(peer, chunk)
+
+    def _take_back(self, now: float, state: _Peer, peer: int, chunk: int) -> None:
+        """A peer is not to send a chunk; some of it may be on its way already."""
+        self._forget(state, peer, chunk)
+        state.taken_back[chunk] = now
 
     def _disown(self, peer: int, chunk: int) -> None:
         owners = self._owners[chunk]

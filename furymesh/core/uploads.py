@@ -10,8 +10,12 @@ One Uploads per node. Peers queue requests; whoever has a free slot asks
   turned down with suggestions as long as there are chunks that only this node
   has and the requester lacks.
 
-Always true: a queued chunk is in ``queue`` of exactly one entry; a job that
-was handed to a slot is no longer queued; limits below bound every table.
+How many slots there are is measured: few, unless more bring more.
+
+Always true: a queued chunk is here and in the queue of each peer that waits
+for it, once; a job that was handed to a slot is no longer queued; a chunk is
+promised (``handed``) to at most one peer, which is still here and has not
+announced it; limits below bound every table.
 """
 
 from __future__ import annotations
@@ -26,7 +30,13 @@ from furymesh.core.ids import FileId
 
 MAX_QUEUED = 256  # chunks one peer may have queued per share; honest peers stay far below
 SUGGESTIONS = 4  # offered with a refusal: more would bind the requester too early
-DEFAULT_SLOTS = 4  # chunks on their way at once: enough to fill an uplink, few enough to finish
+# Chunks on their way at once. Two fill an uplink whose receivers keep up; each more
+# delays every chunk, so more are used only where they are measured to bring more.
+DEFAULT_SLOTS = 2
+MAX_SLOTS = 32  # receivers thirty times slower than this node: it has found its match
+TRIAL_JOBS = 8  # per slot: enough for the rate of a trial to mean something
+WORTH = 0.5  # of what the slot brings if it adds its full part
+PATIENCE = 64  # windows between trials at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +87,69 @@ class _Share:
             self.announced |= requester.have
 
 
+class _SlotCount:
+    """How many slots to use: now and then more or fewer are tried and measured.
+
+    More stay if the rate of finished jobs rises by at least WORTH of their
+    part, and then twice as many more are tried at once; one fewer stays if the
+    rate falls by less than that. So slow receivers get company, and an uplink
+    that is full serves few at a time.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._least = count
+        self._rate = 0.0  # jobs a second before the trial
+        self._trial = 0  # slots added for it; negative: taken away
+        self._last = -1  # the trial that failed last
+        self._wait = self._patience = 1  # windows until the next, and after its failure
+        self._done = 0
+        self._since = 0.0
+
+    def finished(self) -> None:
+        self._done += 1
+
+    def look(self, now: float, busy: bool) -> None:
+        """Judge what was measured; while a slot is free there is nothing to learn."""
+        if not busy:
+            self._done, self._since = 0, now
+        if self._done < TRIAL_JOBS * self.count or now <= self._since:
+            return
+        rate = self._done / (now - self._since)
+        self._done, self._since = 0, now
+        if not self._trial:
+            self._wait -= 1
+            if self._wait <= 0:
+                fewer = self._last > 0 and self.count > self._least
+                self._try(-1 if fewer else 1, rate)
+            return
+        trial, before = self._trial, self.count - self._trial
+        if rate >= self._rate * (1 + WORTH * trial / before):
+            self._wait = self._patience = 1
+            self._try(max(2 * trial, 0), rate)
+        else:
+            self._wait = self._patience = min(2 * self._patience, PATIENCE)
+            self._last, self._trial, self.count = trial, 0, before
+
+    def _try(self, trial: int, rate: float) -> None:
+        self._trial = min(trial, MAX_SLOTS - self.count)
+        self._rate = rate
+        self.count += self._trial
+
+
 class Uploads:
     """Queues of requests over all shares of a node, and the order of serving them."""
 
     def __init__(self, rng: Random, *, slots: int = DEFAULT_SLOTS) -> None:
-        self.slots = slots
+        self._slots = _SlotCount(slots)
         self._rng = rng
         self._shares: dict[FileId, _Share] = {}
         self._active: dict[Hashable, int] = {}  # jobs in slots, per peer
+
+    @property
+    def slots(self) -> int:
+        """Chunks that may be on their way at once, for now."""
+        return self._slots.count
 
     @property
     def active(self) -> int:
@@ -150,6 +215,7 @@ class Uploads:
         share = self._shares[file_id]
         requester = share.requesters[peer]
         bit = 1 << chunk
+        self._slots.look(now, self.active >= self.slots)
         if not share.have & bit:
             return Turned(chunk, held=False)
         if chunk in requester.queue:
@@ -165,8 +231,9 @@ class Uploads:
         if not requester.queue:
             requester.waiting_since = now
         requester.queue[chunk] = None
-        share.handed[chunk] = peer
-        share.handed_mask |= bit
+        if not requester.have & bit:
+            share.handed[chunk] = peer
+            share.handed_mask |= bit
         return None
 
     def cancel(self, file_id: FileId, peer: Hashable, chunk: int) -> bool:
@@ -204,6 +271,7 @@ class Uploads:
 
     def finished(self, job: Job) -> None:
         """A slot is free again: the chunk was sent, given up, or its peer is gone."""
+        self._slots.finished()
         left = self._active[job.peer] - 1
         if left:
             self._active[job.peer] = left
@@ -212,7 +280,7 @@ class Uploads:
 
     def check(self) -> None:
         """Raise IllegalStateError if an invariant is broken; for tests."""
-        if self.active > self.slots or 0 in self._active.values():
+        if 0 in self._active.values():
             raise IllegalStateError("slots are not in balance")
         for share in self._shares.values():
             if mask_of(share.handed) != share.handed_mask or share.handed_mask & ~share.have:

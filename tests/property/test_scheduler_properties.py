@@ -127,9 +127,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.asked[peer].pop(chunk, None)
             if not held:
                 self.have[peer] &= ~mask
-            self.apply(
-                self.scheduler.rejected(self.now, peer, chunks, held=held, suggest=suggest)
-            )
+            self.apply(self.scheduler.rejected(self.now, peer, chunks, held=held, suggest=suggest))
 
     @rule(peer=numbers, round_trip=st.none() | st.floats(0.0001, 0.5))
     def pong(self, peer: int, round_trip: float | None) -> None:

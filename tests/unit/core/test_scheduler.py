@@ -1,0 +1,245 @@
+"""The scheduler's decisions, one situation at a time."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from furymesh.core.errors import IllegalStateError
+from furymesh.core.geometry import Geometry
+from furymesh.core.scheduler import (
+    BUSY_FACTOR,
+    BUSY_GRACE,
+    ELSEWHERE_SECONDS,
+    STALL_SECONDS,
+    TICK,
+    UNKNOWN_SECONDS,
+    Action,
+    Cancel,
+    Request,
+    Scheduler,
+)
+
+CHUNK = 256 * 1024
+
+
+def make(count: int, *, have: int = 0, known: int = -1) -> Scheduler:
+    geometry = Geometry(count * CHUNK, CHUNK)
+    scheduler = Scheduler(geometry, Random(0), have=have)
+    scheduler.verifiable = known & geometry.all_chunks
+    return scheduler
+
+
+def join(scheduler: Scheduler, peer: int, mask: int, now: float = 0.0) -> list[Action]:
+    scheduler.peer_joined(now, peer)
+    return scheduler.peer_has(now, peer, mask)
+
+
+def asked(actions: list[Action], peer: int) -> list[int]:
+    """The chunks that were asked of a peer."""
+    return [c for a in actions if isinstance(a, Request) and a.peer == peer for c in a.chunks]
+
+
+def cancelled(actions: list[Action], peer: int) -> list[int]:
+    return [c for a in actions if isinstance(a, Cancel) and a.peer == peer for c in a.chunks]
+
+
+def bring(scheduler: Scheduler, now: float, peer: int, chunk: int) -> list[Action]:
+    actions = scheduler.data(now, peer, chunk, CHUNK)
+    return actions + scheduler.stored(now, chunk)
+
+
+def test_an_unknown_peer_is_asked_for_one_chunk() -> None:
+    scheduler = make(10)
+    assert len(asked(join(scheduler, 1, 0b11111), 1)) == 1
+    scheduler.check()
+
+
+def test_the_rarest_chunk_goes_first() -> None:
+    scheduler = make(4, have=0b1000, known=0)
+    for peer, mask in enumerate([0b111, 0b110, 0b110, 0b011]):
+        join(scheduler, peer, mask)
+    assert asked(scheduler.verifiable_grew(0.0, 0b111), 0) in ([0], [2], [1])
+    assert scheduler.availability(0) == 2
+
+
+def test_only_chunks_with_known_digests_are_asked_for() -> None:
+    scheduler = make(4, known=0b0010)
+    assert asked(join(scheduler, 1, 0b1111), 1) == [1]
+    assert bring(scheduler, 0.1, 1, 1) == []
+    assert asked(scheduler.verifiable_grew(0.2, 0b1010), 1) == [3]
+
+
+def test_a_suggestion_is_followed_unless_it_is_stale() -> None:
+    scheduler = make(8, have=0b0000_0001)
+    (first,) = asked(join(scheduler, 1, 0xFF), 1)
+    free = [chunk for chunk in range(1, 8) if chunk != first]
+    actions = scheduler.rejected(0.1, 1, [first], held=True, suggest=[0, 99, free[3]])
+    assert asked(actions, 1) == [free[3]], "0 is here already and 99 does not exist"
+
+
+def test_a_refused_chunk_is_left_alone_for_a_while_even_if_others_follow() -> None:
+    scheduler = make(2)
+    (first,) = asked(join(scheduler, 1, 0b11), 1)
+    other = 1 - first
+    assert asked(scheduler.rejected(0.0, 1, [first], held=True, suggest=[]), 1) == [other]
+    assert scheduler.rejected(0.9, 1, [other], held=True, suggest=[]) == []
+    actions = scheduler.tick(ELSEWHERE_SECONDS + 0.01)
+    assert asked(actions, 1) == [first], "the second refusal does not renew the first"
+
+
+def test_the_endgame_does_not_ask_again_what_was_just_refused() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    scheduler.peer_joined(0.0, 2)
+    late = UNKNOWN_SECONDS * 3
+    scheduler.heard(late, 1)
+    assert asked(scheduler.peer_has(late, 2, 1), 2) == [0]
+    assert scheduler.rejected(late, 2, [0], held=True, suggest=[]) == []
+    assert scheduler.tick(late + TICK) == []
+
+
+def test_a_refusal_because_it_lacks_the_chunk_is_believed() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    assert scheduler.rejected(0.0, 1, [0], held=False, suggest=[]) == []
+    assert scheduler.reachable == 0
+    assert asked(scheduler.peer_has(1.0, 1, 1), 1) == [0]
+
+
+def test_a_late_chunk_is_duplicated_once_and_the_loser_cancelled() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    for peer in (2, 3):
+        scheduler.peer_joined(0.0, peer)
+        assert scheduler.peer_has(0.0, peer, 1) == []
+    late = UNKNOWN_SECONDS * 3
+    scheduler.heard(late, 1)
+    actions = scheduler.tick(late)
+    (rival,) = [peer for peer in (2, 3) if asked(actions, peer)]
+    assert cancelled(bring(scheduler, late + 0.1, rival, 0), 1) == [0]
+    assert scheduler.ledger.done
+    scheduler.check()
+
+
+def test_no_duplicates_while_anything_is_missing() -> None:
+    scheduler = make(2)
+    join(scheduler, 1, 0b01)
+    join(scheduler, 2, 0b01)
+    late = UNKNOWN_SECONDS * 3
+    scheduler.heard(late, 1)
+    assert scheduler.tick(late) == [], "chunk 1 is missing: nobody waits for chunk 0 yet"
+
+
+def test_the_second_owner_stays_when_the_first_leaves() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    join(scheduler, 2, 1)
+    late = UNKNOWN_SECONDS * 3
+    scheduler.heard(late, 1)
+    assert asked(scheduler.tick(late), 2) == [0]
+    assert scheduler.peer_left(late, 1) == []
+    assert scheduler.owes(2, 0)
+    scheduler.check()
+    bring(scheduler, late + 0.1, 2, 0)
+    assert scheduler.ledger.done
+
+
+def test_a_peer_may_leave_while_its_chunk_is_verified() -> None:
+    for good in (True, False):
+        scheduler = make(1)
+        join(scheduler, 1, 1)
+        scheduler.data(0.1, 1, 0, CHUNK)
+        assert scheduler.peer_left(0.1, 1) == []
+        scheduler.check()
+        if good:
+            scheduler.stored(0.2, 0)
+        else:
+            scheduler.bad(0.2, 0)
+        scheduler.check()
+        assert scheduler.ledger.done == good
+
+
+def test_a_bad_chunk_is_fetched_elsewhere() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    join(scheduler, 2, 1)
+    scheduler.data(0.1, 1, 0, CHUNK)
+    actions = scheduler.bad(0.2, 0)
+    assert asked(actions, 1) + asked(actions, 2) == [0]
+
+
+def test_a_silent_peer_loses_its_chunks_and_is_tried_again_when_it_speaks() -> None:
+    scheduler = make(3)
+    (first,) = asked(join(scheduler, 1, 0b111), 1)
+    actions = scheduler.tick(STALL_SECONDS + 0.1)
+    assert cancelled(actions, 1) == [first]
+    assert not asked(actions, 1)
+    assert scheduler.owed(1) == CHUNK, "bytes of it may still come, so the peer is pinged"
+    # The answer to a ping from before: the old chunk's bytes may be behind it.
+    (probe,) = asked(scheduler.heard(60.0, 1, 59.0), 1)
+    assert probe != first
+    assert len(asked(bring(scheduler, 60.1, 1, probe), 1)) == 1
+
+
+def test_a_chunk_taken_back_is_asked_again_after_a_round_trip() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    scheduler.tick(STALL_SECONDS + 0.1)
+    assert scheduler.heard(10.0, 1, 9.0) == [], "this round trip began before"
+    assert asked(scheduler.heard(10.5, 1, 0.5), 1) == [0]
+
+
+def test_any_word_wakes_a_stalled_peer() -> None:
+    scheduler = make(3)
+    join(scheduler, 1, 0b001)
+    scheduler.tick(STALL_SECONDS + 0.1)
+    assert asked(scheduler.peer_has(10.0, 1, 0b010), 1) == [1]
+
+
+def test_a_peer_that_lives_but_never_delivers_loses_its_chunk() -> None:
+    scheduler = make(2)
+    (first,) = asked(join(scheduler, 1, 0b01), 1)
+    end = BUSY_FACTOR * UNKNOWN_SECONDS + BUSY_GRACE + 1
+    now, actions = 0.0, list[Action]()
+    while now < end:
+        now += 0.5
+        scheduler.heard(now, 1, 0.01)
+        actions += scheduler.tick(now)
+    assert cancelled(actions, 1) == [first]
+
+
+def test_a_pause_takes_everything_back() -> None:
+    scheduler = make(2)
+    join(scheduler, 1, 0b01)
+    join(scheduler, 2, 0b10)
+    actions = scheduler.pause()
+    assert cancelled(actions, 1) == [0]
+    assert cancelled(actions, 2) == [1]
+    assert scheduler.tick(0.5) == []
+    scheduler.heard(0.6, 1, 0.1)
+    assert asked(scheduler.proceed(1.0), 1) == [0]
+
+
+def test_a_lost_chunk_is_fetched_again() -> None:
+    scheduler = make(1, have=1)
+    join(scheduler, 1, 1)
+    assert scheduler.ledger.done
+    assert asked(scheduler.lost(1.0, 0), 1) == [0]
+
+
+def test_what_a_peer_lost_is_asked_of_another() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    join(scheduler, 2, 1)
+    assert asked(scheduler.peer_lost(0.1, 1, 1), 2) == [0]
+    assert scheduler.availability(0) == 1
+    assert not scheduler.interesting(1)
+
+
+def test_joining_twice_is_a_bug() -> None:
+    scheduler = make(1)
+    scheduler.peer_joined(0.0, 1)
+    with pytest.raises(IllegalStateError):
+        scheduler.peer_joined(0.0, 1)

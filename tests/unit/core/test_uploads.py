@@ -1,0 +1,200 @@
+"""What is served next, and what is turned down."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from furymesh.core.ids import FileId
+from furymesh.core.uploads import MAX_QUEUED, MAX_SLOTS, Job, Turned, Uploads
+
+SHARE = FileId(bytes(32))
+OTHER = FileId(bytes([1]) * 32)
+ALL = 0b1111
+
+
+def make(*peers: str, everything: int = ALL, have: int = ALL, slots: int = 2) -> Uploads:
+    uploads = Uploads(Random(0), slots=slots)
+    uploads.add_share(SHARE, everything, have)
+    for peer in peers:
+        uploads.peer_joined(SHARE, peer)
+    return uploads
+
+
+def turned_down(uploads: Uploads, peer: str, chunk: int) -> Turned:
+    turned = uploads.request(0.0, SHARE, peer, chunk)
+    assert turned is not None
+    return turned
+
+
+def test_a_request_becomes_a_job_and_frees_its_slot() -> None:
+    uploads = make("a")
+    assert uploads.request(0.0, SHARE, "a", 2) is None
+    assert uploads.queued == 1
+    job = uploads.next_job()
+    assert job == Job("a", SHARE, 2)
+    assert (uploads.queued, uploads.active) == (0, 1)
+    uploads.finished(job)
+    assert uploads.active == 0
+    assert uploads.next_job() is None
+
+
+def test_slots_are_not_exceeded_and_spread_over_peers() -> None:
+    uploads = make("a", "b")
+    for chunk in (0, 1):
+        uploads.request(0.0, SHARE, "a", chunk)
+    uploads.request(1.0, SHARE, "b", 2)
+    jobs = [uploads.next_job(), uploads.next_job()]
+    assert {job.peer for job in jobs if job} == {"a", "b"}
+    assert uploads.next_job() is None
+
+
+def test_who_holds_least_is_served_first() -> None:
+    uploads = make("a", "b", slots=1)
+    uploads.peer_has(SHARE, "a", 0b1000)
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.request(1.0, SHARE, "b", 1)
+    job = uploads.next_job()
+    assert job is not None
+    assert job.peer == "b"
+
+
+def test_what_is_not_here_is_turned_down() -> None:
+    uploads = make("a", have=0b0011)
+    assert turned_down(uploads, "a", 3) == Turned(3, held=False)
+    uploads.gained(SHARE, 3)
+    assert uploads.request(0.0, SHARE, "a", 3) is None
+
+
+def test_a_queue_is_bounded() -> None:
+    everything = (1 << MAX_QUEUED + 1) - 1
+    uploads = make("a", everything=everything, have=everything)
+    for chunk in range(MAX_QUEUED):
+        assert uploads.request(0.0, SHARE, "a", chunk) is None
+    assert turned_down(uploads, "a", MAX_QUEUED).full
+    assert uploads.request(0.0, SHARE, "a", 0) is None, "queued already, so nothing is added"
+    assert uploads.queued == MAX_QUEUED
+
+
+def test_the_origin_gives_each_chunk_once_before_any_twice() -> None:
+    uploads = make("a", "b")
+    for chunk in (0, 1):
+        assert uploads.request(0.0, SHARE, "a", chunk) is None
+    turned = turned_down(uploads, "b", 0)
+    assert turned.held
+    assert set(turned.suggest) == {2, 3}
+    assert uploads.request(0.0, SHARE, "a", 0) is None, "its own promise is kept"
+    assert uploads.request(0.0, SHARE, "b", 2) is None
+    assert uploads.request(0.0, SHARE, "b", 3) is None
+    assert uploads.request(0.0, SHARE, "b", 0) is None, "nothing is fresh for b any more"
+
+
+def test_a_node_that_lacks_chunks_gives_what_it_has() -> None:
+    uploads = make("a", "b", have=0b0111)
+    assert uploads.request(0.0, SHARE, "a", 0) is None
+    assert uploads.request(0.0, SHARE, "b", 0) is None
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "cancelled in its slot", "left"])
+def test_a_promise_that_came_to_nothing_is_fresh_again(ending: str) -> None:
+    uploads = make("a", "b")
+    uploads.request(0.0, SHARE, "a", 0)
+    assert turned_down(uploads, "b", 0).suggest
+    if ending == "cancelled":
+        assert uploads.cancel(SHARE, "a", 0)
+    elif ending == "cancelled in its slot":
+        assert uploads.next_job() is not None
+        assert not uploads.cancel(SHARE, "a", 0)
+    else:
+        job = uploads.next_job()
+        uploads.peer_left(SHARE, "a")
+        assert job is not None
+        uploads.finished(job)
+    assert uploads.request(0.0, SHARE, "b", 0) is None
+    uploads.check()
+
+
+def test_what_a_receiver_announced_goes_with_it() -> None:
+    uploads = make("a", "b")
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.peer_has(SHARE, "a", 0b0001)
+    assert turned_down(uploads, "b", 0).suggest
+    uploads.peer_left(SHARE, "a")
+    assert uploads.request(0.0, SHARE, "b", 0) is None
+
+
+def test_chunks_that_a_peer_lost_are_fresh_again() -> None:
+    uploads = make("a", "b")
+    uploads.peer_has(SHARE, "a", 0b0001)
+    assert turned_down(uploads, "b", 0).suggest
+    uploads.peer_lost(SHARE, "a", 0b0001)
+    assert uploads.request(0.0, SHARE, "b", 0) is None
+
+
+def test_lost_chunks_leave_the_queues() -> None:
+    uploads = make("a")
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.request(0.0, SHARE, "a", 1)
+    uploads.lost(SHARE, 0b0001)
+    assert uploads.queued == 1
+    assert not turned_down(uploads, "a", 0).held
+    uploads.gained(SHARE, 0)
+    assert uploads.request(0.0, SHARE, "a", 0) is None
+    uploads.check()
+
+
+def test_a_peer_in_two_shares_has_one_turn() -> None:
+    uploads = make("a", "b", slots=2)
+    uploads.add_share(OTHER, ALL, ALL)
+    uploads.peer_joined(OTHER, "a")
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.request(0.0, OTHER, "a", 0)
+    uploads.request(5.0, SHARE, "b", 1)
+    jobs = [job for job in (uploads.next_job(), uploads.next_job()) if job]
+    assert sorted(str(job.peer) for job in jobs) == ["a", "b"]
+    uploads.peer_left(SHARE, "a")
+    assert uploads.queued == 1, "its queue in the other share stays"
+    for job in jobs:
+        uploads.finished(job)
+    last = uploads.next_job()
+    assert last is not None
+    assert last.peer == "a"
+
+
+def test_a_removed_share_is_served_no_more() -> None:
+    uploads = make("a")
+    uploads.request(0.0, SHARE, "a", 0)
+    job = uploads.next_job()
+    uploads.request(0.0, SHARE, "a", 1)
+    uploads.remove_share(SHARE)
+    assert job is not None
+    uploads.finished(job)
+    assert uploads.next_job() is None
+    uploads.peer_left(SHARE, "a")
+    assert (uploads.queued, uploads.active) == (0, 0)
+
+
+def serve(uploads: Uploads, seconds: float, rate: float, per_slot: float) -> None:
+    """Serve a hungry peer: `rate` jobs a second in all, at most `per_slot` in each slot."""
+    now, jobs, done = 0.0, list[Job](), 0.0
+    while now < seconds:
+        while job := uploads.next_job():
+            jobs.append(job)
+        for chunk in range(64):
+            uploads.request(now, SHARE, "a", chunk)
+        now += 0.01
+        done += 0.01 * min(rate, per_slot * len(jobs))
+        while done >= 1 and jobs:
+            done -= 1
+            uploads.finished(jobs.pop(0))
+
+
+@pytest.mark.parametrize(("per_slot", "least", "most"), [(1000, 2, 4), (10, 18, MAX_SLOTS)])
+def test_there_are_more_slots_only_where_more_bring_more(
+    per_slot: float, least: int, most: int
+) -> None:
+    everything = (1 << 64) - 1
+    uploads = make("a", everything=everything, have=everything)
+    serve(uploads, 60.0, 200.0, per_slot)
+    assert least <= uploads.slots <= most
