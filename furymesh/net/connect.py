@@ -209,6 +209,7 @@ class Endpoint:
             if pending.total() >= MAX_HANDSHAKES or pending[host] >= MAX_HANDSHAKES_PER_HOST:
                 sock.close()
                 continue
+            pending[host] += 1
             nursery.start_soon(self._welcome, sock, (host, int(address[1])), handler, pending)
 
     async def _welcome(
@@ -218,7 +219,6 @@ class Endpoint:
         handler: Callable[[SecureLink], Awaitable[None]],
         pending: Counter[str],
     ) -> None:
-        pending[remote[0]] += 1
         try:
             link = await self.establish(sock, remote, initiator=False)
         except FuryMeshError:

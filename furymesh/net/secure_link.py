@@ -48,15 +48,13 @@ MAX_CONTROL_BYTES = 4 * 1024 * 1024
 CONTROL_BATCH = 192 * 1024  # control bytes sealed into one send, within SEND_SLACK
 # Bytes sealed ahead of the network: about this much time at the measured rate,
 # so that a control message or a cancel is never far behind.
-AHEAD_SECONDS = 0.05
+AHEAD_SECONDS = 0.01
 MIN_BATCH = MAX_PLAINTEXT
-FIRST_BATCH = 2 * MAX_PLAINTEXT
 # While chunk bytes are due, the reader is woken for about this much time's worth
-# of them: each wake-up costs as much as copying 100 KiB.
-WAKE_SECONDS = 0.0005
-MIN_WAKE = 64 * 1024  # below this rate waking for every segment is cheap enough
+# of them: each wake-up costs as much as copying 100 KiB, whatever it brings.
+WAKE_SECONDS = 0.004
 MAX_WAKE = 512 * 1024  # half of what one receive takes in
-RATE_SAMPLE = 4 * 1024 * 1024  # bytes over which the rate of arrival is measured
+RATE_SECONDS = 0.25  # over which the rate of arrival is measured
 PING_SECONDS = 5.0  # between pings on a quiet link
 IDLE_SECONDS = 30.0  # without a single record: the peer is gone
 GOODBYE_SECONDS = 0.5  # to get the last word out
@@ -140,9 +138,9 @@ class SecureLink:
         self._control_bytes = 0
         self._wake = trio.Event()
         self._carry = b""
-        self._batch = FIRST_BATCH
+        self._batch = MIN_BATCH
         self._heard = trio.current_time()
-        self._rate = 0.0  # bytes per second arriving, for _due
+        self._rate = 0.0  # bytes per second arriving, in the last sample
         self._sample = (0, self._heard)
         self._closing = False
         self._leaving = False  # send what is queued, then close
@@ -183,7 +181,7 @@ class SecureLink:
         """End the link; `run` returns soon. The first reason given is kept."""
         if not self._closing:
             self._closing = True
-            self.closed_because = because
+            self.closed_because = self.closed_because or because
             self._stream.close()
             self._wake.set()
 
@@ -229,6 +227,7 @@ class SecureLink:
 
     async def _last_word(self, error: ProtocolError) -> None:
         """Tell the peer which rule it broke, if it still listens."""
+        self.closed_because = error
         self.goodbye(m.Reason.PROTOCOL, str(error))
         with trio.move_on_after(GOODBYE_SECONDS):
             while self._control:
@@ -264,23 +263,14 @@ class SecureLink:
             self._carry = bytes(buffer[used : carried + size])
 
     def _due(self, carried: int) -> int:
-        """How many bytes to be woken for: some of those that must still come, at high rates.
-
-        The rate is that of the last RATE_SAMPLE bytes, so one slow moment ends
-        the waiting for more than the next byte.
-        """
-        due = self.session.payload_left - carried
-        if due < MIN_WAKE:
-            return 1
+        """How many bytes to be woken for: some of those that are sure to come."""
         received, then = self._sample
         elapsed = self._heard - then
-        if self.traffic.received - received >= RATE_SAMPLE:
-            self._rate = (self.traffic.received - received) / max(elapsed, 1e-6)
+        if elapsed >= RATE_SECONDS:
+            self._rate = (self.traffic.received - received) / elapsed
             self._sample = (self.traffic.received, self._heard)
-        elif elapsed * self._rate > 2 * RATE_SAMPLE:
-            self._rate = 0.0
-        wake = min(int(self._rate * WAKE_SECONDS), due, MAX_WAKE)
-        return wake if wake >= MIN_WAKE else 1
+        due = self.session.payload_left - carried
+        return max(min(int(self._rate * WAKE_SECONDS), due, MAX_WAKE), 1)
 
     def _consume(
         self, handler: LinkHandler, end: int, data: m.Data | None
@@ -401,6 +391,7 @@ class SecureLink:
         if len(sealed) >= self._batch:  # a full batch measures the link
             fitting = int(AHEAD_SECONDS * len(sealed) / max(elapsed, 1e-6))
             self._batch = min(max(fitting, MIN_BATCH, self._batch // 2), 2 * self._batch, SEND_SIZE)
+            self._stream.keep_unsent(fitting)
         await trio.lowlevel.checkpoint()
 
     # --- being there --------------------------------------------------------------

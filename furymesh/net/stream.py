@@ -15,9 +15,11 @@ import trio
 
 from furymesh.core.errors import LinkClosedError
 
-# Unsent bytes the kernel may keep: a new control message never waits behind
-# more than this, and a chunk is bound to a peer as late.
-UNSENT_LOW_WATER = 256 * 1024
+# Unsent bytes the kernel may keep, within these: a control message never waits
+# behind more, and a chunk is bound to a peer as late. `keep_unsent` fits it to
+# the rate of the link.
+MIN_UNSENT = 32 * 1024
+MAX_UNSENT = 256 * 1024
 
 
 class ByteStream(Protocol):
@@ -35,6 +37,9 @@ class ByteStream(Protocol):
     async def send_all(self, view: memoryview) -> None:
         """Send every byte of `view`."""
 
+    def keep_unsent(self, size: int) -> None:
+        """From now on let about `size` bytes lie unsent in the kernel."""
+
     def close(self) -> None:
         """Close at once; tasks that wait get LinkClosedError. Idempotent."""
 
@@ -45,17 +50,17 @@ class TcpStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER)
         self._socket = sock
         self._low_water = 1
+        self._unsent = 0
+        self.keep_unsent(MIN_UNSENT)
 
     async def wait_readable(self, at_least: int = 1) -> None:
-        if at_least != self._low_water:
-            # Linux wakes a poller of a TCP socket only at this mark.
-            self._low_water = at_least
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
         try:
+            if at_least != self._low_water:
+                # Linux wakes a poller of a TCP socket only at this mark.
+                self._low_water = at_least
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
             await trio.lowlevel.wait_readable(self._socket)
         except (trio.ClosedResourceError, OSError, ValueError):
             raise LinkClosedError("the link was closed") from None
@@ -83,6 +88,13 @@ class TcpStream:
                     raise LinkClosedError("the link was closed") from None
             except OSError as error:
                 raise LinkClosedError(f"the link broke: {error.strerror or error}") from None
+
+    def keep_unsent(self, size: int) -> None:
+        size = min(max(size, MIN_UNSENT), MAX_UNSENT)
+        # Close enough is good enough: each change is a system call.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT") and not self._unsent <= size < 2 * self._unsent:
+            self._unsent = size
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:

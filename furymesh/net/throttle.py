@@ -79,5 +79,8 @@ class ThrottledStream:
             await self._stream.send_all(part)
             sent += len(part)
 
+    def keep_unsent(self, size: int) -> None:
+        self._stream.keep_unsent(size)
+
     def close(self) -> None:
         self._stream.close()
