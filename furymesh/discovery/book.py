@@ -46,7 +46,7 @@ class Candidate:
     not_before: float = 0.0
     failures: int = 0
     busy: bool = False  # dialled or linked at the moment
-    last_error: str = ""
+    outcome: str = "connecting"  # what came of it so far, in words
 
 
 class PeerBook:
@@ -100,7 +100,7 @@ class PeerBook:
         """A dial failed or its link ended: wait before the next try, with jitter."""
         candidate.busy = False
         candidate.failures += 1
-        candidate.last_error = error
+        candidate.outcome = error
         if candidate.failures >= GIVE_UP and not candidate.source.named:
             self.drop(file_id, candidate)
             return
@@ -111,7 +111,7 @@ class PeerBook:
     def worked(self, candidate: Candidate) -> None:
         """A dial made a link that is of use."""
         candidate.failures = 0
-        candidate.last_error = ""
+        candidate.outcome = "connected, but without what is missing"
 
     def _make_room(self, table: dict[tuple[str, int], Candidate]) -> bool:
         for key, candidate in table.items():

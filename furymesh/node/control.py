@@ -116,10 +116,11 @@ def _bound(path: Path) -> Iterator[int]:
 
 async def _body(request: Request) -> dict[str, Any]:
     raw = bytearray()
-    async for part in request.stream():
-        raw += part
-        if len(raw) > MAX_BODY:
-            raise UsageError("the request is too long")
+    async with contextlib.aclosing(request.stream()) as parts:
+        async for part in parts:
+            raw += part
+            if len(raw) > MAX_BODY:
+                raise UsageError("the request is too long")
     try:
         value = json.loads(raw)
     except ValueError:

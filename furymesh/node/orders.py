@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from furymesh.core.errors import LocalDataError, UsageError
+from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
 from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
@@ -78,7 +78,7 @@ class Orders:
             try:
                 value = json.loads(read_bytes(path, MAX_ORDER) or b"")
                 orders.append(DetachedOrder.decode(value))
-            except (ValueError, UsageError, LocalDataError, AttributeError) as error:
+            except (ValueError, AttributeError, FuryMeshError) as error:
                 problems.append(f"{path}: not a readable order ({error}); remove it")
         return orders, problems
 

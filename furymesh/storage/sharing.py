@@ -17,6 +17,7 @@ from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer, cipher_size
 from furymesh.storage.catalog import Catalog, CatalogEntry, Options
 from furymesh.storage.content import Content
+from furymesh.storage.finished import layout_on_disk
 from furymesh.storage.hashing import hash_content
 from furymesh.storage.scan import Facts, Scan, scan
 
@@ -110,8 +111,7 @@ def open_share(catalog: Catalog, entry: CatalogEntry) -> tuple[Manifest, Content
     manifest = catalog.manifests.load(entry.file_id)
     if manifest is None or not manifest.complete:
         raise LocalDataError(f"the manifest of {shown(str(entry.path))} is damaged: share it again")
-    sealer = entry.sealer
-    layout = manifest.layout(sealer)
+    layout, sealer = layout_on_disk(manifest, entry.key)
     if len(layout.files) != len(entry.facts):
         raise LocalDataError(
             f"the catalog entry of {shown(str(entry.path))} is damaged: share it again"

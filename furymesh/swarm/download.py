@@ -440,8 +440,11 @@ class Download:
         self._apply(self._scheduler.pause())
         directory = self._workspace.part.path.parent
         needed = self._settings.reserve + 4 * self._geometry.chunk_size
-        while shutil.disk_usage(directory).free < needed:
+        while True:
+            # At least once: a quota is not seen in the free space.
             await trio.sleep(DISK_POLL_SECONDS)
+            if shutil.disk_usage(directory).free >= needed:
+                break
         self._paused = False
         self._useful_at = self._swarm.now()
         self._tell(Note("there is room again: going on"))
@@ -580,9 +583,7 @@ class Download:
                 continue
             if outcome.verdict is Verdict.BAD:
                 self._counters.wasted += length
-                self._swarm.quarantine(arrival.member.link)
-                name = node_id_text(arrival.member.link.node_id)[:12]
-                self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))
+                self._blame(arrival.member)
             elif isinstance(outcome.error, DiskFullError):
                 self._pause(outcome.error)
             else:
@@ -591,6 +592,14 @@ class Download:
         if self._fresh:
             self._announce.set()
         self._settled.set()
+
+    def _blame(self, member: Member) -> None:
+        """A member sent a bad chunk; more of them may have been on their way."""
+        node_id = member.link.node_id
+        if node_id not in self._swarm.banned:
+            self._swarm.quarantine(member.link)
+            name = node_id_text(node_id)[:12]
+            self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))
 
     def _pause(self, error: DiskFullError) -> None:
         if not self._paused:
@@ -677,7 +686,7 @@ class Download:
 
     def _attempts(self) -> tuple[Attempt, ...]:
         tried = [
-            Attempt(str(candidate.address), candidate.last_error or "connecting")
+            Attempt(str(candidate.address), candidate.outcome)
             for candidate in self._swarm.book.candidates(self._order.file_id)
         ]
         return tuple(tried)

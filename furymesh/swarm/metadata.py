@@ -6,6 +6,7 @@ before it is used, so it does not matter whom it came from.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import trio
@@ -41,6 +42,7 @@ class ManifestFetch:
         self._asked: dict[int, _Asked] = {}
         self._header_asked: dict[Member, float] = {}
         self._lacking: dict[Member, int] = {}  # pages a member does not hold
+        self._silent: Counter[Member] = Counter()  # requests for pages it let lapse
 
     @property
     def missing(self) -> int:
@@ -61,6 +63,8 @@ class ManifestFetch:
             except InvalidManifestError as error:
                 raise ProtocolError(f"wrong manifest header: {error}") from None
             self.executable = message.executable
+        elif message.header != self.manifest.header_bytes:
+            raise ProtocolError("wrong manifest header: not the one of this file id")
         if not self.name_hint:
             self.name_hint = safe_name(message.name, "")
         self._signal()
@@ -85,6 +89,7 @@ class ManifestFetch:
     def left(self, member: Member) -> None:
         self._header_asked.pop(member, None)
         self._lacking.pop(member, None)
+        self._silent.pop(member, None)
         for page in [page for page, asked in self._asked.items() if asked.member is member]:
             del self._asked[page]
 
@@ -102,6 +107,7 @@ class ManifestFetch:
         for page, asked in list(self._asked.items()):
             if now - asked.at >= ASK_AGAIN:
                 del self._asked[page]
+                self._silent[asked.member] += 1
             elif asked.member in loads:
                 loads[asked.member] += 1
         wanted: dict[Member, list[int]] = {}
@@ -115,7 +121,7 @@ class ManifestFetch:
             ]
             if not able:
                 continue
-            member = min(able, key=lambda candidate: loads[candidate])
+            member = min(able, key=lambda candidate: (self._silent[candidate], loads[candidate]))
             loads[member] += 1
             self._asked[page] = _Asked(member, now)
             wanted.setdefault(member, []).append(page)

@@ -102,6 +102,10 @@ class Share:
         assert self.manifest is not None
         return self.manifest.header.geometry
 
+    def welcomes(self, link: SecureLink) -> bool:
+        """Whether this share may be live with the other end of a link."""
+        return self.fetcher is None or self.fetcher.welcomes(link)
+
     # --- what this node has -------------------------------------------------------
 
     def serve(self, manifest: Manifest, have: int, source: ChunkSource | None) -> None:

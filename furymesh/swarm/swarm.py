@@ -78,7 +78,7 @@ class Swarm:
         self._tags: dict[DiscoveryTag, FileId] = {}
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
-        self._refusals: dict[SecureLink, int] = {}
+        self._refused: dict[SecureLink, list[m.Join]] = {}
         self._sending: dict[SecureLink, deque[_Sending]] = {}
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
@@ -94,9 +94,13 @@ class Swarm:
     # --- shares -------------------------------------------------------------------
 
     def add(self, share: Share) -> None:
-        """Take part in a share: join it on every link there is."""
+        """Take part in a share; who asked for it before, and could prove it, is told now."""
         self.shares[share.file_id] = share
         self._tags[discovery_tag(share.file_id)] = share.file_id
+        for link, refused in self._refused.items():
+            asked = any(link.session.proves(join, share.file_id) for join in refused)
+            if asked and share.welcomes(link):
+                self.join(link, share)
 
     def remove(self, file_id: FileId, reason: m.Reason = m.Reason.DONE) -> None:
         """Leave a share on every link."""
@@ -147,7 +151,7 @@ class Swarm:
             for sending in list(self._sending.pop(link)):
                 self.uploads.finished(sending.job)
             del self._numbers[link]
-            self._refusals.pop(link, None)
+            self._refused.pop(link, None)
             self._pinged.pop(link, None)
             if isinstance(link.closed_because, InternalError):
                 self.report(str(link.closed_because))
@@ -282,15 +286,16 @@ class Swarm:
         share = self.shares.get(file_id) if file_id is not None else None
         if share is None or not link.session.proves(join, share.file_id):
             # One answer for unknown, unproven and unwelcome: it tells nothing.
-            refusals = self._refusals[link] = self._refusals.get(link, 0) + 1
-            if refusals > MAX_REFUSALS:
+            refused = self._refused.setdefault(link, [])
+            if len(refused) >= MAX_REFUSALS:
                 raise ProtocolError("too many joins for shares that are not here")
+            refused.append(join)
             link.send(m.Refuse(join.share, m.Reason.NOT_FOUND))
             return
         link.session.accept(join, share.file_id)
         if link.session.joined(share.file_id):
             share.live(link)
-        elif share.fetcher is None or share.fetcher.welcomes(link):
+        elif share.welcomes(link):
             self.join(link, share)
 
     def _left(self, link: SecureLink, message: m.Leave) -> None:
@@ -299,6 +304,8 @@ class Swarm:
         if share is None:
             return
         share.gone(link)
+        for sending in [s for s in self._sending.get(link, ()) if s.job.file_id == file_id]:
+            self._stop_sending(link, sending)
         if link.session.joined(file_id):
             link.send(link.session.leave(file_id, m.Reason.DONE))
 

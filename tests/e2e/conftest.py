@@ -1,0 +1,83 @@
+"""Fixtures of the end-to-end tests: a mesh per test, and one seed for all of them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.mesh import Event, Mesh, RunningNode, write_blob
+
+CHUNK = 16 * 1024
+CHUNKS = 256
+SIZE = CHUNK * CHUNKS - 5000  # the last chunk is short
+TMPFS_SIZE = "8m"
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A node that serves one file, plain and encrypted, at full speed."""
+
+    node: RunningNode
+    source: Path
+    shared: Event
+    sealed: Event
+
+    @property
+    def address(self) -> str:
+        return self.node.address
+
+    @property
+    def link(self) -> str:
+        return str(self.shared["link"])
+
+    @property
+    def file_id(self) -> str:
+        return str(self.shared["file_id"])
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    made = Mesh(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
+    """One seed for the whole run: tests must not stop it or change what it shares."""
+    mesh = Mesh(tmp_path_factory.mktemp("seed"))
+    try:
+        source = write_blob(mesh.root / "film.bin", SIZE, seed=1)
+        options = [source, "--chunk-size", CHUNK, "--json"]
+        shared = mesh.run("home", "share", *options)
+        sealed = mesh.run("home", "share", *options, "--encrypt")
+        node = mesh.node("home")
+        yield Seed(node, source, shared.last, sealed.last)
+        assert node.process.stop().code == 0, "the seed did not survive the tests"
+    finally:
+        mesh.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of TMPFS_SIZE, unmounted afterwards."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "tmpfs", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -1,0 +1,56 @@
+"""kill -9 at random moments: no verified byte travels twice, none is wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from furymesh.core.geometry import Geometry
+from tests.e2e.conftest import CHUNK, SIZE, Seed
+from tests.e2e.mesh import Mesh, same, stop_hard, write_blob
+from tests.e2e.parts import journal
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "kills", "rate"),
+    [(512 * MIB, 10, "60M")],
+    ids=["512MiB"],
+)
+def test_kill_at_random_points(mesh: Mesh, size: int, kills: int, rate: str) -> None:
+    rng = Random(20)
+    source = write_blob(mesh.root / "source.bin", size)
+    shared = mesh.share("origin", source)
+    link = shared.link.text
+    node = mesh.node("origin")
+    journaled = 0
+    for _ in range(kills):
+        process = mesh.start_get("user", link, "--max-download", rate, peers=[node.address])
+        started = process.expect("started")
+        assert started["chunks_done"] >= journaled, "journaled chunks were forgotten"
+        time.sleep(rng.uniform(0.0, 0.6))  # the moment is what is random here
+        stop_hard(process)
+        journaled = journal(mesh.home("user")).bit_count()
+    assert 0 < journaled < shared.chunks
+
+    complete = mesh.get("user", link, peers=[node.address])
+    assert complete["bytes_reused"] >= journaled * shared.chunk_size - shared.chunk_size
+    assert complete["bytes_reused"] + complete["bytes_fetched"] == size
+    assert same(Path(complete["path"]), source)
+    assert not list(mesh.home("user").glob("resume/*.resume"))
+
+
+def test_what_was_journaled_is_exactly_what_is_reused(mesh: Mesh, seed: Seed) -> None:
+    process = mesh.start_get("user", seed.link, "--max-download", "2M", peers=[seed.address])
+    process.expect("progress", lambda event: event["chunks_done"] > 20)
+    stop_hard(process)
+    journaled = Geometry(SIZE, CHUNK).bytes_in(journal(mesh.home("user")))
+    assert journaled > 20 * CHUNK
+    complete = mesh.resume("user", seed.file_id[:12])
+    assert complete["bytes_reused"] == journaled
+    assert complete["bytes_fetched"] == SIZE - journaled
+    assert same(Path(complete["path"]), seed.source)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from furymesh.core.ids import FileId, NodeId
+from furymesh.core.link import Address
+from furymesh.discovery.book import (
+    GIVE_UP,
+    MAX_ADDRESSES,
+    MAX_BACKOFF_HEARD,
+    MAX_BACKOFF_NAMED,
+    Candidate,
+    PeerBook,
+    Source,
+)
+
+SHARE = FileId(bytes(32))
+OTHER = FileId(b"\1" * 32)
+
+
+@pytest.fixture
+def book() -> PeerBook:
+    return PeerBook(Random(1))
+
+
+def address(number: int, node_id: NodeId | None = None) -> Address:
+    return Address(f"192.0.2.{number % 256}", 1000 + number, node_id)
+
+
+def only(book: PeerBook) -> Candidate:
+    (candidate,) = book.candidates(SHARE)
+    return candidate
+
+
+def test_most_trusted_comes_first(book: PeerBook) -> None:
+    for number, source in enumerate(reversed(Source)):
+        book.add(SHARE, address(number), source)
+    order = []
+    while (candidate := book.due(SHARE, 0.0)) is not None:
+        candidate.busy = True
+        order.append(candidate.source)
+    assert order == sorted(Source)
+
+
+def test_shares_do_not_mix(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    assert book.due(OTHER, 0.0) is None
+    assert book.next_due(OTHER) is None
+    book.forget(SHARE)
+    assert book.due(SHARE, 0.0) is None
+
+
+def test_better_source_wins_with_its_identity(book: PeerBook) -> None:
+    pinned = address(1, NodeId(b"n" * 32))
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    book.add(SHARE, pinned, Source.USER)
+    book.add(SHARE, address(1), Source.LINK)
+    assert only(book).address == pinned
+    assert only(book).source is Source.USER
+
+
+@pytest.mark.parametrize(
+    ("source", "ceiling"),
+    [(Source.USER, MAX_BACKOFF_NAMED), (Source.RESUME, MAX_BACKOFF_NAMED)],
+)
+def test_named_addresses_are_tried_for_ever_ever_more_rarely(
+    book: PeerBook, source: Source, ceiling: float
+) -> None:
+    book.add(SHARE, address(1), source)
+    now, waits = 0.0, []
+    for _ in range(20):
+        candidate = book.due(SHARE, now)
+        assert candidate is not None
+        candidate.busy = True
+        book.failed(SHARE, candidate, now, "refused")
+        assert book.due(SHARE, now) is None
+        due = book.next_due(SHARE)
+        assert due is not None
+        waits.append(due - now)
+        now = due
+    assert waits[0] < 1
+    assert waits[3] > waits[0]
+    assert max(waits) <= ceiling * 1.25
+    assert only(book).outcome == "refused"
+
+
+def test_hearsay_is_given_up(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    now = 0.0
+    for _ in range(GIVE_UP):
+        candidate = book.due(SHARE, now)
+        assert candidate is not None
+        book.failed(SHARE, candidate, now, "refused")
+        now += 2 * MAX_BACKOFF_HEARD
+    assert book.candidates(SHARE) == []
+
+
+def test_success_clears_the_past(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    candidate = only(book)
+    for _ in range(5):
+        book.failed(SHARE, candidate, 0.0, "refused")
+    book.worked(candidate)
+    book.failed(SHARE, candidate, 0.0, "gone")
+    assert candidate.not_before < 1.0
+
+
+def test_busy_addresses_are_not_due(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    only(book).busy = True
+    assert book.due(SHARE, 0.0) is None
+    assert book.next_due(SHARE) is None
+
+
+def test_hearsay_makes_room_and_never_pushes_out_names(book: PeerBook) -> None:
+    book.add(SHARE, address(0), Source.EXCHANGE)
+    for number in range(1, MAX_ADDRESSES):
+        book.add(SHARE, address(number), Source.USER)
+    book.add(SHARE, address(MAX_ADDRESSES), Source.EXCHANGE)
+    assert len(book.candidates(SHARE)) == MAX_ADDRESSES
+    assert sum(candidate.source is Source.EXCHANGE for candidate in book.candidates(SHARE)) == 1
+    book.add(SHARE, address(MAX_ADDRESSES + 1), Source.USER)
+    book.add(SHARE, address(MAX_ADDRESSES + 2), Source.EXCHANGE)
+    assert len(book.candidates(SHARE)) == MAX_ADDRESSES
+    assert all(candidate.source is Source.USER for candidate in book.candidates(SHARE))
+
+
+def test_dropped_address_stays_away_until_named_again(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    book.drop(SHARE, only(book))
+    assert book.candidates(SHARE) == []
+    book.drop(OTHER, Candidate(address(1), Source.USER))

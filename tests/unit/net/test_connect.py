@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from furymesh.core.errors import EnvironmentFault, HandshakeError, UnavailableError
+from furymesh.core.ids import NodeId
+from furymesh.core.link import Address
+from furymesh.net import connect
+from furymesh.net.connect import Endpoint, listen, packed_ip, unpacked_ip
+from furymesh.net.identity import Identity, load_or_create
+from furymesh.net.secure_link import SecureLink
+
+
+@pytest.fixture
+def identities(tmp_path: Path) -> list[Identity]:
+    homes = [tmp_path / name for name in ("one", "two")]
+    for home in homes:
+        home.mkdir()
+    return [load_or_create(home) for home in homes]
+
+
+@asynccontextmanager
+async def serving(endpoint: Endpoint) -> AsyncIterator[tuple[Address, list[SecureLink]]]:
+    """Accept links on a free port; the address and the links so far."""
+    links: list[SecureLink] = []
+
+    async def keep(link: SecureLink) -> None:
+        links.append(link)
+
+    listeners = listen(Address("127.0.0.1", 0))
+    try:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(endpoint.serve, listeners, keep)
+                yield Address("127.0.0.1", listeners[0].getsockname()[1]), links
+                nursery.cancel_scope.cancel()
+    finally:
+        for sock in listeners:
+            sock.close()
+        for link in links:
+            link.close()
+
+
+async def test_both_ends_know_each_other(identities: list[Identity]) -> None:
+    one, two = (Endpoint(identity, listen_port=7000) for identity in identities)
+    async with serving(one) as (address, links):
+        link = await two.dial(address)
+        while not links:
+            await trio.lowlevel.checkpoint()
+        assert link.node_id == identities[0].node_id
+        assert links[0].node_id == identities[1].node_id
+        assert (link.instance, links[0].instance) == (one.instance, two.instance)
+        assert links[0].hello is not None
+        assert links[0].hello.listen_port == 7000
+        assert link.initiator
+        assert not links[0].initiator
+        link.close()
+
+
+async def test_wrong_node_is_refused(identities: list[Identity]) -> None:
+    one, two = map(Endpoint, identities)
+    async with serving(one) as (address, links):
+        pinned = Address(address.host, address.port, NodeId(bytes(32)))
+        with pytest.raises(HandshakeError, match="not the expected"):
+            await two.dial(pinned)
+        right = Address(address.host, address.port, identities[0].node_id)
+        (await two.dial(right)).close()
+        assert len(links) <= 1
+
+
+async def test_allow_list_holds_on_both_ends(identities: list[Identity]) -> None:
+    nobody = frozenset({NodeId(bytes(32))})
+    one, two = map(Endpoint, identities)
+    one.allow = nobody
+    async with serving(one) as (address, links):
+        with pytest.raises((HandshakeError, UnavailableError)):
+            await two.dial(address)
+        assert not links
+    one.allow, two.allow = None, nobody
+    async with serving(one) as (address, links):
+        with pytest.raises(HandshakeError, match="allow-list"):
+            await two.dial(address)
+        assert not links
+
+
+@pytest.mark.parametrize(("here", "there"), [(None, b"a" * 32), (b"a" * 32, b"b" * 32)])
+async def test_pre_shared_key_must_agree(
+    identities: list[Identity], here: bytes | None, there: bytes
+) -> None:
+    one, two = Endpoint(identities[0], psk=here), Endpoint(identities[1], psk=there)
+    async with serving(one) as (address, links):
+        with pytest.raises((HandshakeError, UnavailableError)):
+            await two.dial(address)
+        assert not links
+        one.psk = there
+        (await two.dial(address)).close()
+
+
+async def test_nobody_listens(identities: list[Identity]) -> None:
+    with pytest.raises(UnavailableError, match="refused"):
+        await Endpoint(identities[0]).dial(Address("127.0.0.1", 1))
+
+
+async def test_unknown_host(identities: list[Identity]) -> None:
+    with pytest.raises(UnavailableError, match="no such host"):
+        await Endpoint(identities[0]).dial(Address("nowhere.invalid", 7000))
+
+
+async def test_all_addresses_of_a_host_are_tried(
+    identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = map(Endpoint, identities)
+    async with serving(one) as (address, _):
+
+        async def resolve(*args: object, **options: object) -> list[object]:
+            await trio.lowlevel.checkpoint()
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+            return [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.1", address.port))]
+
+        monkeypatch.setattr(trio.socket, "getaddrinfo", resolve)
+        (await two.dial(Address("several.example", 1))).close()
+
+
+async def test_not_furymesh(identities: list[Identity]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+
+        async def answer() -> None:
+            await trio.lowlevel.wait_readable(server)
+            sock, _ = server.accept()
+            with sock:
+                sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            with pytest.raises(HandshakeError):
+                await Endpoint(identities[0]).dial(Address(*server.getsockname()))
+            nursery.cancel_scope.cancel()
+
+
+async def test_strangers_who_say_nothing_are_dropped(
+    identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "HANDSHAKE_SECONDS", 0.1)
+    async with serving(Endpoint(identities[0])) as (address, links):
+        with socket.create_connection((address.host, address.port)) as sock:
+            sock.setblocking(False)
+            await trio.lowlevel.wait_readable(sock)
+            assert sock.recv(1) == b""
+        assert not links
+
+
+async def test_one_host_cannot_take_all_the_places(
+    identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "MAX_HANDSHAKES_PER_HOST", 2)
+    async with serving(Endpoint(identities[0])) as (address, _):
+        socks = [socket.create_connection((address.host, address.port)) for _ in range(3)]
+        socks[2].setblocking(False)
+        await trio.lowlevel.wait_readable(socks[2])
+        assert socks[2].recv(1) == b""
+        for sock in socks:
+            sock.close()
+
+
+def test_taken_port_is_told() -> None:
+    (first,) = listen(Address("127.0.0.1", 0))
+    with first, pytest.raises(EnvironmentFault, match="the port is taken"):
+        listen(Address("127.0.0.1", first.getsockname()[1]))
+
+
+def test_foreign_address_is_told() -> None:
+    with pytest.raises(EnvironmentFault, match=r"192\.0\.2\.1"):
+        listen(Address("192.0.2.1", 0))
+
+
+def test_unknown_host_to_listen_on_is_told() -> None:
+    with pytest.raises(EnvironmentFault, match=r"nowhere\.invalid"):
+        listen(Address("nowhere.invalid", 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("192.0.2.7", 4), ("2001:db8::1", 16), ("::ffff:192.0.2.7", 4)]
+)
+def test_addresses_pack(text: str, size: int) -> None:
+    raw = packed_ip(text)
+    assert len(raw) == size
+    assert packed_ip(unpacked_ip(raw)) == raw
+
+
+def test_scoped_and_named_hosts() -> None:
+    assert packed_ip("fe80::1%eth0") == packed_ip("fe80::1")
+    assert packed_ip("example.org") == b""

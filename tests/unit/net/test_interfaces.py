@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from furymesh.net import interfaces
+from furymesh.net.interfaces import LOOPBACK, local_ipv4, reachable_hosts
+
+
+def test_loopback_is_found_and_last() -> None:
+    found = local_ipv4()
+    assert LOOPBACK in found
+    assert all(ipaddress.IPv4Address(address) for address in found)
+    assert [address.startswith("127.") for address in found] == sorted(
+        address.startswith("127.") for address in found
+    )
+
+
+def test_bound_host_is_itself() -> None:
+    assert reachable_hosts("192.0.2.1") == ["192.0.2.1"]
+
+
+def test_any_interface_is_all_of_them() -> None:
+    assert reachable_hosts("0.0.0.0") == local_ipv4()
+
+
+@pytest.mark.parametrize("failure", [OSError, AttributeError])
+def test_without_the_means_there_is_still_loopback(
+    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    def fail() -> list[str]:
+        raise failure
+
+    monkeypatch.setattr(interfaces, "local_ipv4", fail)
+    assert reachable_hosts("0.0.0.0") == [LOOPBACK]

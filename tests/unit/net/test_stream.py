@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from furymesh.core.errors import LinkClosedError
+from furymesh.net.stream import TcpStream
+
+Pair = tuple[TcpStream, TcpStream]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    with one, other:
+        yield one, other
+
+
+async def receive(stream: TcpStream, size: int) -> bytes:
+    view = memoryview(bytearray(size))
+    got = 0
+    while got < size:
+        more = stream.receive_nowait(view[got:])
+        if more is None:
+            await stream.wait_readable()
+        else:
+            got += more
+    return bytes(view)
+
+
+async def test_bytes_cross_both_ways(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = map(TcpStream, pair)
+    data = bytes(range(256)) * 20_000  # more than the buffers of the kernel
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.send_all, memoryview(data))
+            nursery.start_soon(other.send_all, memoryview(data[::-1]))
+            assert await receive(other, len(data)) == data
+            assert await receive(one, len(data)) == data[::-1]
+
+
+async def test_nothing_there_is_none(pair: tuple[socket.socket, socket.socket]) -> None:
+    assert TcpStream(pair[0]).receive_nowait(memoryview(bytearray(9))) is None
+
+
+async def test_end_of_the_other_side_closes_the_link(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = TcpStream(pair[0])
+    pair[1].close()
+    with trio.fail_after(5):
+        await stream.wait_readable()
+    with pytest.raises(LinkClosedError, match="the peer closed"):
+        stream.receive_nowait(memoryview(bytearray(9)))
+
+
+async def test_sending_into_a_broken_link(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = TcpStream(pair[0])
+    pair[1].close()
+
+    async def send_on() -> None:
+        while True:
+            await stream.send_all(memoryview(bytes(100_000)))
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(5), pytest.raises(LinkClosedError):
+        await send_on()
+
+
+@pytest.mark.parametrize("at_least", [1, 1000])
+async def test_closing_wakes_who_waits(
+    pair: tuple[socket.socket, socket.socket], at_least: int
+) -> None:
+    stream = TcpStream(pair[0])
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(LinkClosedError):
+                    await stream.wait_readable(at_least)
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            stream.close()
+    stream.close()  # once more is fine
+    with pytest.raises(LinkClosedError):
+        await stream.wait_readable(at_least + 1)
+
+
+async def test_waiting_for_many_bytes_ends_with_the_link(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = TcpStream(pair[0])
+    pair[1].send(b"few")
+    pair[1].close()
+    with trio.fail_after(5):
+        await stream.wait_readable(1000)
+    assert stream.receive_nowait(memoryview(bytearray(9))) == 3

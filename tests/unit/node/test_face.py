@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+
+from furymesh.core.errors import (
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+    WrongKeyError,
+)
+from furymesh.core.link import Address, Link
+from furymesh.node import face
+from furymesh.node.config import Config
+from furymesh.node.runtime import open_runtime
+from furymesh.swarm.events import Event, Started
+
+CHUNK = 16 * 1024
+DATA = Random(8).randbytes(5 * CHUNK + 3)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    place = tmp_path / "home"
+    return Config.model_validate({"data_dir": place, "storage": {"reserve": "0"}})
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "film.bin"
+    path.write_bytes(DATA)
+    return path
+
+
+async def test_sharing_twice_hashes_once(config: Config, source: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    first = await face.share(source, config, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (len(DATA), len(DATA))
+    again = await face.share(source, config)
+    assert (first.cached, again.cached) == (False, True)
+    assert first.file_id == again.file_id
+    assert not again.served
+    (item,) = face.shares(config)
+    assert (item.name, item.size, item.path) == ("film.bin", len(DATA), source)
+
+
+async def test_encrypted_share_has_its_key_in_the_link_only(config: Config, source: Path) -> None:
+    plain = await face.share(source, config)
+    sealed = await face.share(source, config, encrypt=True)
+    assert sealed.encrypted
+    assert sealed.link.key is not None
+    assert sealed.file_id != plain.file_id
+    assert sealed.link.key.hex() not in repr(sealed)
+
+
+async def test_sharing_by_configuration(tmp_path: Path, source: Path) -> None:
+    config = Config.model_validate(
+        {
+            "data_dir": tmp_path / "home",
+            "encryption": {"default_hash": "sha256", "encrypt_by_default": True},
+        }
+    )
+    shared = await face.share(source, config)
+    assert (shared.hash, shared.encrypted) == ("sha256", True)
+    plain = await face.share(source, config, encrypt=False, algorithm="blake3")
+    assert (plain.hash, plain.encrypted) == ("blake3", False)
+
+
+async def test_nothing_to_share(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await face.share(tmp_path / "missing", config)
+    with pytest.raises(NotFoundError):
+        await face.unshare("12345678", config)
+
+
+async def test_get_resume_and_verify(tmp_path: Path, source: Path, config: Config) -> None:
+    user = Config.model_validate(
+        {"data_dir": tmp_path / "user", "storage": {"reserve": "0", "download_dir": tmp_path}}
+    )
+    shared = await face.share(source, config, chunk_size=CHUNK)
+    with trio.fail_after(15):
+        async with open_runtime(config, listen_on=Address("127.0.0.1", 0)) as runtime:
+            await runtime.load_catalog()
+            peers = [Address.parse(runtime.addresses[0])]
+            with pytest.raises(UsageError):
+                await face.get(shared.link, user, peers=peers, sha256="12")
+            out = tmp_path / "out.bin"
+            events: list[Event] = []
+            result = await face.get(
+                shared.link.text, user, peers=peers, output=out, on_event=events.append
+            )
+            assert result.path == out
+            assert isinstance(events[0], Started)
+            link = Link(shared.file_id, peers=tuple(peers)).text
+            assert (await face.verify(out, link, user)).bad == ()
+            # Who never had it fetches the manifest to check against.
+            stranger = Config.at(tmp_path / "stranger")
+            assert (await face.verify(out, link, stranger)).bad == ()
+        with out.open("r+b") as file:
+            file.write(b"????")
+        assert (await face.verify(out, shared.file_id.hex()[:8], user)).bad == (0,)
+        with pytest.raises(NotFoundError):
+            await face.resume(shared.file_id, user)
+
+
+async def test_verify_needs_the_right_key(config: Config, source: Path) -> None:
+    sealed = await face.share(source, config, encrypt=True)
+    assert (await face.verify(source, sealed.file_id.hex(), config)).bad == ()
+    wrong = Link(sealed.file_id, key=bytes(32)).text
+    with pytest.raises(WrongKeyError):
+        await face.verify(source, wrong, config)
+
+
+async def test_detaching_needs_a_node(config: Config) -> None:
+    with pytest.raises(UnavailableError, match="furymesh node"):
+        await face.detach(Link.parse("ab" * 32), config)
+
+
+async def test_identity_is_lasting(config: Config) -> None:
+    assert face.identity(config) == face.identity(config)

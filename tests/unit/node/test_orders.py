@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from furymesh.core.errors import UsageError
+from furymesh.core.ids import FileId
+from furymesh.core.link import Address, Link
+from furymesh.node.orders import MAX_ORDER, DetachedOrder, Orders
+
+FILE_ID = FileId(bytes(range(32)))
+
+
+def order(output: Path | None = None) -> DetachedOrder:
+    link = Link(FILE_ID, "film", (Address("192.0.2.1", 7000),), bytes(32))
+    return DetachedOrder(link, output, (Address("::1", 7001),), True, "ab" * 32)
+
+
+def test_orders_survive(tmp_path: Path) -> None:
+    orders = Orders(tmp_path)
+    assert orders.list() == ([], [])
+    orders.add(order(tmp_path / "out"))
+    assert Orders(tmp_path).list() == ([order(tmp_path / "out")], [])
+    orders.remove(FILE_ID)
+    orders.remove(FILE_ID)
+    assert orders.list() == ([], [])
+
+
+def test_order_with_a_key_is_nobody_elses_business(tmp_path: Path) -> None:
+    Orders(tmp_path).add(order())
+    (path,) = (tmp_path / "orders").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"{}",
+        b'{"link": 7}',
+        b'{"link": "nonsense"}',
+        b'{"link": "' + b"ab" * 32 + b'", "peers": 5}',
+        b'{"link": "' + b"ab" * 32 + b'", "peers": ["nowhere"]}',
+        b"\xff\xfe",
+        b" " * (MAX_ORDER + 1),
+    ],
+)
+def test_damaged_orders_are_named_and_passed_over(tmp_path: Path, raw: bytes) -> None:
+    orders = Orders(tmp_path)
+    orders.add(order())
+    bad = tmp_path / "orders" / ("00" * 32 + ".json")
+    bad.write_bytes(raw)
+    good, (problem,) = orders.list()
+    assert good == [order()]
+    assert str(bad) in problem
+
+
+def test_malformed_order_is_the_callers_fault() -> None:
+    with pytest.raises(UsageError, match="malformed"):
+        DetachedOrder.decode({})

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from furymesh.core.errors import (
+    AlreadyRunningError,
+    AmbiguousIdError,
+    DamagedResumeDataError,
+    NotFoundError,
+    UsageError,
+)
+from furymesh.core.ids import FileId
+from furymesh.node.config import Config
+from furymesh.node.resumes import clean_resume, find_resume, list_resume, show_resume
+from furymesh.storage.lock import DownloadLock
+from furymesh.storage.part_names import part_path
+from furymesh.storage.resume import Damaged, ResumeData, ResumeMeta, resume_path
+
+ONE = FileId(b"\xaa" * 31 + b"\1")
+TWO = FileId(b"\xaa" * 31 + b"\2")
+OTHER = FileId(b"\xbb" * 32)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config.at(tmp_path / "data")
+
+
+def keep(config: Config, file_id: FileId, part: Path) -> Path:
+    """Resume data of a download; where it lies."""
+    directory = config.transfer.resume_dir
+    meta = ResumeMeta(file_id, "film", str(part.with_suffix("")), str(part), 0.0)
+    with ResumeData.create(directory, meta):
+        return resume_path(directory, file_id)
+
+
+def test_nothing_to_list(config: Config) -> None:
+    assert list_resume(config) == []
+    with pytest.raises(NotFoundError):
+        find_resume("12345678", config)
+
+
+def test_prefixes(config: Config, tmp_path: Path) -> None:
+    for file_id in (ONE, TWO, OTHER):
+        keep(config, file_id, tmp_path / "x.part")
+    assert find_resume("bbbbbbbb", config) == OTHER
+    assert find_resume(ONE.hex().upper(), config) == ONE
+    with pytest.raises(AmbiguousIdError):
+        find_resume("aaaaaaaa", config)
+    with pytest.raises(UsageError):
+        find_resume("bbb", config)
+    with pytest.raises(NotFoundError):
+        find_resume("cccccccc", config)
+
+
+def test_damaged_data_is_listed_and_found_and_not_shown(config: Config, tmp_path: Path) -> None:
+    keep(config, ONE, tmp_path / "x.part").write_bytes(b"rubbish")
+    (item,) = list_resume(config)
+    assert isinstance(item, Damaged)
+    assert find_resume("aaaaaaaa", config) == ONE
+    with pytest.raises(DamagedResumeDataError):
+        show_resume(ONE, config)
+    with pytest.raises(NotFoundError):
+        show_resume(TWO, config)
+
+
+def test_cleaning_removes_data_and_part(config: Config, tmp_path: Path) -> None:
+    part = part_path(tmp_path / "film.mkv", ONE)
+    part.write_bytes(b"some")
+    path = keep(config, ONE, part)
+    assert show_resume(ONE, config).meta.part == str(part)
+    assert clean_resume(ONE, config).part == part
+    assert not path.exists()
+    assert not part.exists()
+    assert os.listdir(config.transfer.resume_dir) == []
+    assert clean_resume(ONE, config).part is None
+
+
+def test_cleaning_removes_damaged_data(config: Config, tmp_path: Path) -> None:
+    path = keep(config, ONE, tmp_path / "x.part")
+    path.write_bytes(b"rubbish")
+    clean_resume(ONE, config)
+    assert not path.exists()
+
+
+def test_forged_data_does_not_lead_to_other_files(config: Config, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    keep(config, ONE, precious)
+    assert clean_resume(ONE, config).part is None
+    assert precious.read_text() == "mine"
+
+
+def test_running_download_is_not_cleaned(config: Config, tmp_path: Path) -> None:
+    path = keep(config, ONE, tmp_path / "x.part")
+    with DownloadLock(config.transfer.resume_dir, ONE) as lock:
+        lock.acquire("furymesh get")
+        with pytest.raises(AlreadyRunningError):
+            clean_resume(ONE, config)
+    assert path.exists()

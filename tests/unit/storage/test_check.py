@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from furymesh.core.bitfield import mask_of
+from furymesh.core.errors import EnvironmentFault
+from furymesh.core.geometry import Geometry
+from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.manifest import Manifest
+from furymesh.storage.check import Check, sha256_of_file
+
+CHUNK = 16 * 1024
+DATA = Random(3).randbytes(20 * CHUNK + 5)
+COUNT = 21
+
+
+def manifest_of(data: bytes) -> Manifest:
+    digests = b"".join(
+        HashAlgorithm.BLAKE3.digest(data[at : at + CHUNK]) for at in range(0, len(data), CHUNK)
+    )
+    return Manifest.build(HashAlgorithm.BLAKE3, Geometry(len(data), CHUNK), digests)
+
+
+def reader(data: bytes, seen: list[int] | None = None):  # type: ignore[no-untyped-def]
+    def read(chunk: int, view: memoryview) -> int:
+        if seen is not None:
+            seen.append(chunk)
+        piece = data[chunk * CHUNK : (chunk + 1) * CHUNK]
+        view[: len(piece)] = piece
+        return len(piece)
+
+    return read
+
+
+def test_all_good() -> None:
+    check = Check(manifest_of(DATA), (1 << COUNT) - 1, reader(DATA))
+    assert check.run() == (1 << COUNT) - 1
+    assert check.done == check.total == COUNT
+
+
+def test_only_what_was_asked_for_is_read() -> None:
+    seen: list[int] = []
+    wanted = mask_of([3, 7, 20])
+    assert Check(manifest_of(DATA), wanted, reader(DATA, seen)).run() == wanted
+    assert sorted(seen) == [3, 7, 20]
+
+
+def test_wrong_and_short_chunks_are_left_out() -> None:
+    spoiled = bytearray(DATA[:-1])  # the last chunk is a byte short
+    spoiled[5 * CHUNK] ^= 1
+    good = Check(manifest_of(DATA), (1 << COUNT) - 1, reader(bytes(spoiled))).run()
+    assert good == (1 << COUNT) - 1 & ~mask_of([5, 20])
+
+
+def test_nothing_to_do() -> None:
+    assert Check(manifest_of(b""), 0, reader(b"")).run() == 0
+    assert Check(manifest_of(DATA), 0, reader(DATA)).run() == 0
+
+
+def test_stopping_ends_it_early() -> None:
+    check: Check
+
+    def read(chunk: int, view: memoryview) -> int:
+        check.stop = True
+        return int(reader(DATA)(chunk, view))
+
+    check = Check(manifest_of(DATA), (1 << COUNT) - 1, read)
+    assert check.run().bit_count() <= 2
+    assert check.done <= 2
+
+
+def test_disk_that_cannot_be_read_ends_it() -> None:
+    def read(chunk: int, view: memoryview) -> int:
+        raise EnvironmentFault("the disk is broken")
+
+    with pytest.raises(EnvironmentFault, match="broken"):
+        Check(manifest_of(DATA), (1 << COUNT) - 1, read).run()
+    assert threading.active_count() < 10
+
+
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(DATA)
+    assert sha256_of_file(path) == hashlib.sha256(DATA).hexdigest()
+    with pytest.raises(EnvironmentFault):
+        sha256_of_file(tmp_path / "missing")

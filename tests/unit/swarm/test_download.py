@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from furymesh.core.errors import AlreadyRunningError, UnavailableError
+from furymesh.core.link import Address
+from furymesh.discovery.book import Source
+from furymesh.swarm.download import Terms
+from furymesh.swarm.events import Note, Progress, Started, Waiting
+from tests.unit.swarm.lab import CHUNK, blob, lab, manifest_of, until
+
+
+async def test_file_arrives_whole(tmp_path: Path) -> None:
+    data = blob(30)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        result = await user.download(data, seed).run(user.links)
+        assert result.path.read_bytes() == data
+        assert (result.bytes_fetched, result.bytes_reused) == (len(data), 0)
+        (peer,) = result.peers
+        assert (peer.bytes, peer.chunks) == (len(data), 30)
+        assert peer.node_id == seed.swarm.endpoint.identity.node_id
+        kinds = [type(event) for event in user.events]
+        assert kinds[0] is Started
+        assert Progress in kinds
+
+
+async def test_chunks_come_from_whoever_has_them(tmp_path: Path) -> None:
+    data = blob(30)
+    async with lab(tmp_path, "a", "b", "user") as (a, b, user):
+        a.serve(data, range(0, 30, 2))
+        b.serve(data, range(1, 30, 2))
+        result = await user.download(data, a, b).run(user.links)
+        assert result.path.read_bytes() == data
+        assert sorted(peer.chunks for peer in result.peers) == [15, 15]
+
+
+async def test_poisoner_is_quarantined_and_the_file_exact(tmp_path: Path) -> None:
+    data = blob(30)
+    async with lab(tmp_path, "bad", "good", "user") as (bad, good, user):
+        bad.serve(data, wrong=-1)
+        download = user.download(data, bad)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: user.swarm.banned)
+            good.serve(data)
+            user.swarm.book.add(manifest_of(data).file_id, good.address, Source.USER)
+        assert (user.home / "out.bin").read_bytes() == data
+        assert user.swarm.banned == {bad.swarm.endpoint.identity.node_id}
+        (note,) = [event for event in user.events if isinstance(event, Note)]
+        assert "sent a bad chunk" in note.text
+
+
+async def test_only_chosen_nodes_are_asked(tmp_path: Path) -> None:
+    data = blob(10)
+    async with lab(tmp_path, "a", "b", "user") as (a, b, user):
+        a.serve(data)
+        b.serve(data)
+        chosen = b.swarm.endpoint.identity.node_id
+        terms = Terms(timeout=5, only_nodes=frozenset({chosen}))
+        result = await user.download(data, a, b, terms=terms).run(user.links)
+        assert [peer.node_id for peer in result.peers] == [chosen]
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    data = blob(2)
+    async with lab(tmp_path, "user") as (user,):
+        file_id = manifest_of(data).file_id
+        user.swarm.book.add(file_id, Address("127.0.0.1", 1), Source.USER)
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 .*progress is kept"):
+            await user.download(data, terms=Terms(timeout=0.3)).run(user.links)
+        assert file_id not in user.swarm.shares
+        with pytest.raises(UnavailableError, match="--peer"):
+            await user.download(data, terms=Terms(timeout=0.2)).run(user.links)
+
+
+async def test_waiting_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("furymesh.swarm.download.WAITING_SECONDS", 0.1)
+    data = blob(2)
+    async with lab(tmp_path, "empty", "user") as (empty, user):
+        with pytest.raises(UnavailableError, match="without what is missing"):
+            await user.download(data, empty, terms=Terms(timeout=0.6)).run(user.links)
+        waiting = [event for event in user.events if isinstance(event, Waiting)]
+        assert waiting[-1].tried[0].address == str(empty.address)
+        assert "connected" in waiting[-1].tried[0].outcome
+
+
+async def test_peers_are_in_the_resume_data_from_the_start(tmp_path: Path) -> None:
+    data = blob(10)
+    async with lab(tmp_path, "half", "user") as (half, user):
+        half.serve(data, range(5))
+        with pytest.raises(UnavailableError):
+            await user.download(data, half, terms=Terms(timeout=0.5)).run(user.links)
+    async with lab(tmp_path / "half", "again") as (rest,):
+        # Another process at the same address would be asked; here it is only looked up.
+        from furymesh.storage.resume import Summary, list_all
+
+        (summary,) = list_all(user.home / "resume")
+        assert isinstance(summary, Summary)
+        assert summary.chunks_done == 5
+        assert [Address.parse(peer).port for peer in summary.meta.peers] == [half.address.port]
+        assert rest.home.exists()
+
+
+async def test_manifest_is_kept_however_quick_the_download(tmp_path: Path) -> None:
+    data = blob(1)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        await user.download(data, seed).run(user.links)
+        from furymesh.storage.manifests import ManifestStore
+
+        manifest = ManifestStore(user.home).load(manifest_of(data).file_id)
+        assert manifest is not None
+        assert manifest.complete
+
+
+async def test_second_download_of_the_same_thing_is_refused(tmp_path: Path) -> None:
+    data = blob(10)
+    async with lab(tmp_path, "user") as (user,):
+        first = user.download(data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.run, user.links)
+            await until(lambda: manifest_of(data).file_id in user.swarm.shares)
+            with pytest.raises(AlreadyRunningError):
+                await user.download(data).run(user.links)
+            nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_download_can_be_taken_up(tmp_path: Path) -> None:
+    data = blob(20)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        share = seed.serve(data, range(7))
+        async with trio.open_nursery() as nursery:
+            download = user.download(data, seed)
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: download.chunks_done == 7)
+            nursery.cancel_scope.cancel()
+        seed.swarm.remove(share.file_id)
+        seed.serve(data)
+        result = await user.download(data, seed).run(user.links)
+        assert result.bytes_reused == 7 * CHUNK
+        assert result.path.read_bytes() == data
+
+
+async def test_manifest_alone_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    data = blob(20)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        manifest = await user.download(data, seed).fetch_manifest(user.links)
+        assert manifest.complete
+        assert not (user.home / "resume").exists()
+        assert not list(user.home.glob("*.part"))
