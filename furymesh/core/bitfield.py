@@ -10,8 +10,12 @@ On the wire and on disk a mask is its little-endian bytes: chunk i is bit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from random import Random
+
+# A run of bytes with chunks in them: the gaps between are passed over in C.
+_RUN = re.compile(rb"[^\0]+")
 
 
 def mask_of(chunks: Iterable[int]) -> int:
@@ -27,12 +31,13 @@ def mask_of(chunks: Iterable[int]) -> int:
 
 def chunks_of(mask: int) -> Iterator[int]:
     """The chunk indices in a mask, ascending."""
-    for position, byte in enumerate(mask.to_bytes((mask.bit_length() + 7) // 8, "little")):
-        base = position * 8
-        while byte:
-            low = byte & -byte
-            yield base + low.bit_length() - 1
-            byte ^= low
+    for run in _RUN.finditer(mask.to_bytes((mask.bit_length() + 7) // 8, "little")):
+        for position, byte in enumerate(run[0], run.start()):
+            base = position * 8
+            while byte:
+                low = byte & -byte
+                yield base + low.bit_length() - 1
+                byte ^= low
 
 
 def to_bytes(mask: int, chunk_count: int) -> bytes:

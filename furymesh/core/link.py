@@ -24,7 +24,8 @@ MAX_LINK_PEERS = 64  # hints to start from; the swarm tells of the others
 MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4
 
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]")  # IFNAMSIZ is 16
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # at most 63, RFC 1035 again
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ Always true:
   late chunk holds nobody up, and a duplicate takes room from chunks that do;
 * a peer owes at most one chunk beyond its window, so chunks are bound to
   peers as late as the link's delay allows;
+* at most ``max_senders`` peers owe anything at once, because each needs a place
+  for its bytes; when more would send, the slowest gives way to a better one;
 * a chunk taken back from a peer is not asked of it again before a round trip
   begun later has ended: until then its old bytes may still come, and they
   would be taken for the new ones.
@@ -23,17 +25,17 @@ end of a download as fast as its middle.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from furymesh.core.availability import Availability
-from furymesh.core.bitfield import mask_of, random_chunk
+from furymesh.core.bitfield import chunks_of, mask_of, random_chunk
 from furymesh.core.errors import IllegalStateError
 from furymesh.core.geometry import Geometry
 from furymesh.core.ledger import Ledger
 from furymesh.core.pacing import Pace
+from furymesh.core.peer_state import BUSY_GRACE, UNKNOWN_SECONDS, Owed, PeerState
 
 MAX_OWNERS = 2  # a late chunk is duplicated once
 MAX_REQUESTS = 64  # chunks one peer may owe: bounds the queue it has to keep for us
@@ -41,19 +43,16 @@ MAX_REQUESTS = 64  # chunks one peer may owe: bounds the queue it has to keep fo
 # but never before the grace period: rates jump when a swarm changes.
 LATE_FACTOR = 2.0
 LATE_GRACE = 0.25
-UNKNOWN_SECONDS = 1.0  # promised time while a peer's rate is not yet known
 # Duplicating pays when the idle peer would be done in clearly less time.
 DUPLICATE_GAIN = 2.0
+YIELD_GAIN = 2.0  # a peer makes way for one that is faster by this factor
 NOISE = 0.02  # seconds: differences below this are not worth a duplicate
 TICK = 0.1  # seconds between two calls of tick
-# A peer that owes us bytes and says nothing at all for this long is stalled:
-# its chunks go to others and it is probed with one request when it speaks again.
-STALL_SECONDS = 2.0
-STALL_ROUND_TRIPS = 8.0
-# A peer that lives but does not start on a chunk is busy serving others.
-BUSY_FACTOR = 8.0
-BUSY_GRACE = 10.0
 ELSEWHERE_SECONDS = 1.0  # how long a chunk that was handed to others is not asked for again
+UNLIMITED = 1 << 30  # senders, where nothing bounds them
+# Bytes per second. A peer below this loses its turn in the middle of a chunk when
+# a better one waits; a faster one finishes the chunk first.
+SLOW_RATE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,41 +74,29 @@ class Cancel:
 Action = Request | Cancel
 
 
-@dataclass(slots=True)
-class _Owed:
-    asked_at: float
-    promised: float  # seconds
-    received: int = 0
-    touched: float = 0.0  # when bytes of it last came
-
-
-@dataclass(slots=True)
-class _Peer:
-    pace: Pace
-    have: int = 0
-    owed: dict[int, _Owed] = field(default_factory=dict)
-    owed_bytes: int = 0
-    suggested: list[int] = field(default_factory=list)
-    avoid: int = 0  # chunks it does not give us for now: the union of `refusals`
-    refusals: deque[tuple[float, int]] = field(default_factory=deque)  # until when, which
-    taken_back: dict[int, float] = field(default_factory=dict)  # old bytes may come: since when
-    heard: float = 0.0
-    stalled: bool = False
-    probing: bool = False  # recovering: one chunk at a time until one completes
-
-
 class Scheduler:
     """Chooses requests for one download; peers are known by integers."""
 
-    def __init__(self, geometry: Geometry, rng: Random, *, have: int = 0, skipped: int = 0) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        rng: Random,
+        *,
+        have: int = 0,
+        skipped: int = 0,
+        max_senders: int = UNLIMITED,
+    ) -> None:
+        self.max_senders = max_senders  # may be changed at any time
         self.ledger = Ledger(geometry, have, skipped)
         self.verifiable = 0  # chunks whose digest is known; no others are requested
         self._geometry = geometry
         self._rng = rng
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, PeerState] = {}
         self._owners: dict[int, list[int]] = {}
         self._verifying: set[int] = set()
         self._availability = Availability()
+        self._senders = 0  # peers that owe something
+        self._yielding: int | None = None  # the one that is asked for no more
         self._paused = False
         self._now = 0.0  # of the last event that came with a time
 
@@ -127,13 +114,6 @@ class Scheduler:
         state = self._peers.get(peer)
         return state is not None and chunk in state.owed
 
-    def has_everything(self, peer: int) -> bool:
-        return self._peers[peer].have == self._geometry.all_chunks
-
-    def interesting(self, peer: int) -> bool:
-        """Whether a peer holds anything that this download still lacks."""
-        return bool(self._peers[peer].have & ~self.ledger.have)
-
     def availability(self, chunk: int) -> int:
         return self._availability.count(chunk)
 
@@ -150,11 +130,12 @@ class Scheduler:
     def peer_joined(self, now: float, peer: int) -> None:
         if peer in self._peers:
             raise IllegalStateError(f"peer {peer} joined twice")
-        self._peers[peer] = _Peer(Pace(now), heard=now)
+        self._peers[peer] = PeerState(Pace(now), heard=now)
 
     def peer_left(self, now: float, peer: int) -> list[Action]:
         state = self._peers.pop(peer)
         self._availability.remove(state.have)
+        self._senders -= bool(state.owed)
         for chunk in state.owed:
             self._disown(peer, chunk)
         return self._fill_all(now)
@@ -193,19 +174,28 @@ class Scheduler:
                 del state.taken_back[chunk]
         return self._fill(now, peer)
 
+    def stirred(self, now: float, peer: int) -> None:
+        """Bytes came over the peer's link, perhaps in the middle of a long message."""
+        self._peers[peer].heard = now
+
+    def held_up(self, now: float, peer: int) -> None:
+        """There is no room for the peer's bytes: it waits for us from now on."""
+        self._peers[peer].hold(now)
+
+    def let_go(self, now: float, peer: int) -> None:
+        """There is room for the peer's bytes again."""
+        self._peers[peer].go_on(now)
+
     def data(self, now: float, peer: int, chunk: int, size: int) -> list[Action]:
         """`size` more bytes of a chunk that the peer owes have arrived."""
         state = self._peers[peer]
-        owed = state.owed[chunk]
-        owed.received += size
-        owed.touched = now
-        state.owed_bytes -= size
-        state.heard = self._now = now
-        state.pace.delivered(now, size)
+        self._now = now
+        owed = state.delivered(now, chunk, size)
         if owed.received < self._geometry.length(chunk):
             return self._fill(now, peer) if state.owed_bytes < state.pace.window else []
-        del state.owed[chunk]
+        self._drop_owed(state, chunk)
         state.probing = False
+        state.strikes = 0
         rivals = [owner for owner in self._owners.pop(chunk) if owner != peer]
         self._verifying.add(chunk)
         actions: list[Action] = []
@@ -213,6 +203,9 @@ class Scheduler:
             self._drop_owed(self._peers[rival], chunk)
             self._peers[rival].taken_back[chunk] = now
             actions.append(Cancel(rival, (chunk,)))
+        if peer == self._yielding and not state.owed:
+            self._yielding = None
+            return actions + self._fill_all(now)
         for rival in rivals:
             actions += self._fill(now, rival)
         return actions + self._fill(now, peer)
@@ -229,9 +222,10 @@ class Scheduler:
         self.ledger.release(chunk)
         return self._fill_all(now)
 
-    def lost(self, now: float, chunk: int) -> list[Action]:
-        """A stored chunk turned out bad on disk."""
-        self.ledger.lose(chunk)
+    def lost(self, now: float, mask: int) -> list[Action]:
+        """Stored chunks turned out bad on disk."""
+        for chunk in chunks_of(mask):
+            self.ledger.lose(chunk)
         return self._fill_all(now)
 
     def rejected(
@@ -249,7 +243,7 @@ class Scheduler:
         for chunk in owed:
             self._forget(state, peer, chunk)
         if held:
-            self._avoid(state, owed, now + ELSEWHERE_SECONDS)
+            state.refuse(owed, now + ELSEWHERE_SECONDS)
         else:
             gone = refused & state.have
             state.have &= ~gone
@@ -262,9 +256,10 @@ class Scheduler:
         self._now = now
         actions: list[Action] = []
         for peer, state in self._peers.items():
-            self._relent(now, state)
-            if state.owed:
+            state.relent(now)
+            if state.owed and state.held_since is None:
                 actions += self._check_owed(now, peer, state)
+        actions += self._make_way(now)
         return actions + self._fill_all(now)
 
     def pause(self) -> list[Action]:
@@ -285,32 +280,65 @@ class Scheduler:
 
     # --- deciding ---------------------------------------------------------------
 
-    def _check_owed(self, now: float, peer: int, state: _Peer) -> list[Action]:
-        silence = max(STALL_SECONDS, STALL_ROUND_TRIPS * state.pace.rtt)
-        if now - max(state.heard, state.pace.last_data) > silence:
+    def _check_owed(self, now: float, peer: int, state: PeerState) -> list[Action]:
+        if state.silent(now):
             state.stalled = True
             given_up = list(state.owed)
+        elif any(owed.trickles(now) for owed in state.owed.values()):
+            given_up = list(state.owed)
+            state.strike(now)
+            state.probing = True
         else:
-            given_up = [
-                chunk
-                for chunk, owed in state.owed.items()
-                if now - max(owed.asked_at, owed.touched) > BUSY_FACTOR * owed.promised + BUSY_GRACE
-            ]
+            given_up = [chunk for chunk, owed in state.owed.items() if owed.overdue(now)]
             if given_up:
                 state.probing = True
-                self._avoid(state, given_up, now + BUSY_GRACE)
-        if not given_up:
+                state.refuse(given_up, now + BUSY_GRACE)
+        return self._give_up(now, peer, state, given_up)
+
+    def _make_way(self, now: float) -> list[Action]:
+        """When all places to send are taken, the slowest makes way for a better peer.
+
+        It is asked for no more, and the place is free when it has sent what it
+        owes; if that would take too long, it is taken back at once.
+        """
+        self._yielding = None
+        if self._senders < self.max_senders:
             return []
-        for chunk in given_up:
+        wanted = self.verifiable & ~self.ledger.have
+        waiting = [
+            state.merit
+            for state in self._peers.values()
+            if not state.owed and state.may_be_asked(now) and wanted & state.on_offer
+        ]
+        if not waiting:
+            return []
+        peer, state = min(
+            ((peer, state) for peer, state in self._peers.items() if state.owed),
+            key=lambda entry: entry[1].merit,
+        )
+        if max(waiting) <= YIELD_GAIN * state.merit:
+            return []
+        self._yielding = peer
+        since = min(owed.asked_at for owed in state.owed.values())
+        if state.merit >= SLOW_RATE or now - since <= BUSY_GRACE or state.held_since is not None:
+            return []
+        return self._give_up(now, peer, state, list(state.owed))
+
+    def _give_up(self, now: float, peer: int, state: PeerState, chunks: list[int]) -> list[Action]:
+        for chunk in chunks:
             self._take_back(now, state, peer, chunk)
-        return [Cancel(peer, tuple(given_up))]
+        return [Cancel(peer, tuple(chunks))] if chunks else []
 
     def _fill_all(self, now: float) -> list[Action]:
         actions: list[Action] = []
         # Fast peers choose first; ties in random order so that no peer is favoured.
+        # Where not all can be asked, one that was never tried goes before them.
         peers = list(self._peers)
         self._rng.shuffle(peers)
-        peers.sort(key=lambda peer: -self._peers[peer].pace.rate)
+        if len(peers) > self.max_senders:
+            peers.sort(key=lambda peer: -self._peers[peer].merit)
+        else:
+            peers.sort(key=lambda peer: -self._peers[peer].pace.rate)
         for peer in peers:
             actions += self._fill(now, peer)
         return actions
@@ -318,7 +346,9 @@ class Scheduler:
     def _fill(self, now: float, peer: int) -> list[Action]:
         """Ask a peer for chunks until its window is full."""
         state = self._peers[peer]
-        if state.stalled or self._paused:
+        if self._paused or peer == self._yielding or not state.may_be_asked(now):
+            return []
+        if not state.owed and self._senders >= self.max_senders:
             return []
         chosen: list[int] = []
         while len(state.owed) < MAX_REQUESTS and not (state.probing and state.owed):
@@ -335,9 +365,9 @@ class Scheduler:
             chosen.append(chunk)
         return [Request(peer, tuple(chosen))] if chosen else []
 
-    def _pick(self, state: _Peer) -> int | None:
+    def _pick(self, state: PeerState) -> int | None:
         """The chunk to ask of this peer: its suggestion, or a random one of the rarest."""
-        wanted = self.ledger.missing & self.verifiable & self._on_offer(state)
+        wanted = self.ledger.missing & self.verifiable & state.on_offer
         if not wanted:
             return None
         while state.suggested:
@@ -346,11 +376,11 @@ class Scheduler:
                 return chunk
         return random_chunk(self._availability.rarest(wanted), self._rng)
 
-    def _pick_late(self, now: float, state: _Peer) -> int | None:
+    def _pick_late(self, now: float, state: PeerState) -> int | None:
         """Endgame: the chunk that would come last from its owner, if this peer is quicker."""
         if self.ledger.missing or not self._owners:
             return None
-        useful = self._on_offer(state) & ~mask_of(state.owed)
+        useful = state.on_offer & ~mask_of(state.owed)
         latest: tuple[float, int] | None = None
         for chunk, owners in self._owners.items():
             if len(owners) >= MAX_OWNERS or not useful >> chunk & 1:
@@ -369,7 +399,7 @@ class Scheduler:
         """Seconds until the owner will have sent a chunk; infinite when it is late."""
         state = self._peers[owner]
         owed = state.owed[chunk]
-        waited = now - max(owed.asked_at, owed.touched)
+        waited = owed.untouched(now) if state.held_since is None else 0.0
         if waited > LATE_FACTOR * owed.promised + LATE_GRACE:
             return float("inf")
         ahead = 0
@@ -379,57 +409,34 @@ class Scheduler:
                 break
         return state.pace.seconds_for(ahead) or max(UNKNOWN_SECONDS - waited, 0.0)
 
-    @staticmethod
-    def _on_offer(state: _Peer) -> int:
-        """The chunks that a peer can be asked for now."""
-        mask = state.have & ~state.avoid
-        return mask & ~mask_of(state.taken_back) if state.taken_back else mask
-
     # --- bookkeeping ------------------------------------------------------------
 
-    def _alive(self, now: float, state: _Peer) -> None:
-        """The peer said something; one that was stalled is tried with a single chunk."""
-        state.heard = self._now = now
-        if state.stalled:
-            state.stalled = False
-            state.probing = True
+    def _alive(self, now: float, state: PeerState) -> None:
+        self._now = now
+        state.alive(now)
 
-    @staticmethod
-    def _avoid(state: _Peer, chunks: Iterable[int], until: float) -> None:
-        refused = mask_of(chunks)
-        if refused:
-            state.refusals.append((until, refused))
-            state.avoid |= refused
-
-    @staticmethod
-    def _relent(now: float, state: _Peer) -> None:
-        """Refusals age one by one, so that new ones do not keep old ones alive."""
-        if state.refusals and any(until <= now for until, _ in state.refusals):
-            state.refusals = deque(entry for entry in state.refusals if entry[0] > now)
-            state.avoid = 0
-            for _, refused in state.refusals:
-                state.avoid |= refused
-
-    def _owe(self, now: float, peer: int, state: _Peer, chunk: int) -> None:
+    def _owe(self, now: float, peer: int, state: PeerState, chunk: int) -> None:
         if not state.owed:
+            self._senders += 1
             state.pace.start(now)
             state.heard = now
         length = self._geometry.length(chunk)
         promised = state.pace.seconds_for(state.owed_bytes + length) or UNKNOWN_SECONDS
-        state.owed[chunk] = _Owed(now, promised)
+        state.owed[chunk] = Owed(now, promised)
         state.owed_bytes += length
         self._owners.setdefault(chunk, []).append(peer)
 
-    def _drop_owed(self, state: _Peer, chunk: int) -> None:
+    def _drop_owed(self, state: PeerState, chunk: int) -> None:
         owed = state.owed.pop(chunk)
+        self._senders -= not state.owed
         state.owed_bytes -= self._geometry.length(chunk) - owed.received
 
-    def _forget(self, state: _Peer, peer: int, chunk: int) -> None:
+    def _forget(self, state: PeerState, peer: int, chunk: int) -> None:
         """A peer no longer owes a chunk that it did not bring."""
         self._drop_owed(state, chunk)
         self._disown(peer, chunk)
 
-    def _take_back(self, now: float, state: _Peer, peer: int, chunk: int) -> None:
+    def _take_back(self, now: float, state: PeerState, peer: int, chunk: int) -> None:
         """A peer is not to send a chunk; some of it may be on its way already."""
         self._forget(state, peer, chunk)
         state.taken_back[chunk] = now
@@ -449,6 +456,8 @@ class Scheduler:
         for chunk, owners in self._owners.items():
             if not 1 <= len(owners) <= MAX_OWNERS or len(set(owners)) != len(owners):
                 raise IllegalStateError(f"chunk {chunk} has owners {owners}")
+        if self._senders != sum(bool(state.owed) for state in self._peers.values()):
+            raise IllegalStateError("senders are miscounted")
         for peer, state in self._peers.items():
             left = sum(self._geometry.length(c) - o.received for c, o in state.owed.items())
             if left != state.owed_bytes:

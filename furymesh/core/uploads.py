@@ -4,7 +4,8 @@ One Uploads per node. Peers queue requests; whoever has a free slot asks
 ``next_job``. Two rules make a swarm finish close to its lower bound:
 
 * a slot sends one chunk at full rate before it starts another, and the slot
-  goes to the requester that holds least of the share;
+  goes to the requester that holds least of the share, going by what it says
+  and by what it was sent: silence is not poverty;
 * a node that holds a whole share hands out every chunk once before it hands
   any out twice: a request for a chunk that others have, or are getting, is
   turned down with suggestions as long as there are chunks that only this node
@@ -20,7 +21,7 @@ announced it; limits below bound every table.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -63,6 +64,12 @@ class _Requester:
     have: int = 0
     queue: dict[int, None] = field(default_factory=dict)  # insertion-ordered set
     waiting_since: float = 0.0
+    served: int = 0  # jobs of this share it was given
+
+    @property
+    def wealth(self) -> int:
+        """How many chunks it holds, whether it announced them or not."""
+        return max(self.have.bit_count(), self.served)
 
 
 @dataclass(slots=True)
@@ -193,7 +200,7 @@ class Uploads:
         share.requesters[peer].have |= mask
         share.announced |= mask
         if share.handed_mask & mask:
-            self._unhand(share, peer, mask)
+            self._unhand(share, peer, chunks_of(share.handed_mask & mask))
 
     def peer_lost(self, file_id: FileId, peer: Hashable, mask: int) -> None:
         share = self._shares[file_id]
@@ -206,7 +213,7 @@ class Uploads:
         if share is None or share.requesters.pop(peer, None) is None:
             return
         share.count_announced()
-        self._unhand(share, peer, share.handed_mask)
+        self._unhand(share, peer, share.handed)
 
     # --- requests ---------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class Uploads:
     def cancel(self, file_id: FileId, peer: Hashable, chunk: int) -> bool:
         """The peer does not want a chunk (now); False if it was not queued (any more)."""
         share = self._shares[file_id]
-        self._unhand(share, peer, 1 << chunk)
+        self._unhand(share, peer, (chunk,))
         return share.requesters[peer].queue.pop(chunk, 0) is None
 
     # --- slots ------------------------------------------------------------------
@@ -255,7 +262,7 @@ class Uploads:
                     continue
                 rank = (
                     self._active.get(candidate, 0),
-                    requester.have.bit_count(),
+                    requester.wealth,
                     requester.waiting_since,
                 )
                 if best is None or rank < best[0]:
@@ -266,6 +273,7 @@ class Uploads:
         requester = self._shares[file_id].requesters[chosen]
         chunk = next(iter(requester.queue))
         del requester.queue[chunk]
+        requester.served += 1
         self._active[chosen] = self._active.get(chosen, 0) + 1
         return Job(chosen, file_id, chunk)
 
@@ -304,9 +312,9 @@ class Uploads:
         return tuple(chosen)
 
     @staticmethod
-    def _unhand(share: _Share, peer: Hashable, mask: int) -> None:
+    def _unhand(share: _Share, peer: Hashable, chunks: Iterable[int]) -> None:
         """What of these chunks was promised to a peer is promised no more."""
-        for chunk in chunks_of(share.handed_mask & mask):
-            if share.handed[chunk] == peer:
-                del share.handed[chunk]
-                share.handed_mask &= ~(1 << chunk)
+        freed = [chunk for chunk in chunks if share.handed.get(chunk) == peer]
+        for chunk in freed:
+            del share.handed[chunk]
+        share.handed_mask &= ~mask_of(freed)

@@ -8,11 +8,12 @@ who named it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
 
-from furymesh.core.ids import FileId
+from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
 
 MAX_ADDRESSES = 500  # per share; a swarm node links to about ten of them
@@ -21,6 +22,17 @@ FIRST_BACKOFF = 0.5  # seconds
 MAX_BACKOFF_NAMED = 5.0
 MAX_BACKOFF_HEARD = 120.0
 GIVE_UP = 6  # failures after which hearsay is forgotten
+# Addresses that one teller may add to a share: three introductions to a large
+# swarm. More liars than five are needed to fill the table with nothing.
+MAX_TOLD = 100
+# Forgotten addresses are remembered as such, so that hearsay does not bring them
+# back at once; but a peer that was away for a while may be told of again.
+MAX_DROPPED = 2000  # per share
+DROPPED_SECONDS = 600.0
+# While a named address waits for its turn, hearsay leaves it two of the five
+# places to dial at once, and two of the ten links.
+MAX_HEARD_DIALS = 3
+MAX_HEARD = 8
 
 
 class Source(IntEnum):
@@ -46,7 +58,22 @@ class Candidate:
     not_before: float = 0.0
     failures: int = 0
     busy: bool = False  # dialled or linked at the moment
+    linked: bool = False
     outcome: str = "connecting"  # what came of it so far, in words
+
+
+@dataclass(slots=True)
+class _Table:
+    """What is known of one share."""
+
+    candidates: dict[tuple[str, int], Candidate] = field(default_factory=dict)
+    told: Counter[NodeId] = field(default_factory=Counter)  # new addresses, by teller
+    # Dropped addresses, oldest first, and when hearsay of them counts again.
+    dropped: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def expire(self, now: float) -> None:
+        while self.dropped and self.dropped[oldest := next(iter(self.dropped))] <= now:
+            del self.dropped[oldest]
 
 
 class PeerBook:
@@ -54,51 +81,80 @@ class PeerBook:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._shares: dict[FileId, dict[tuple[str, int], Candidate]] = {}
+        self._shares: dict[FileId, _Table] = {}
+        self._now = 0.0  # when the book was last asked
 
-    def add(self, file_id: FileId, address: Address, source: Source) -> None:
-        """Remember an address; the most trusted source of it counts."""
-        table = self._shares.setdefault(file_id, {})
+    def add(
+        self, file_id: FileId, address: Address, source: Source, *, teller: NodeId | None = None
+    ) -> None:
+        """Remember an address; the most trusted source of it counts.
+
+        Hearsay names its teller, and is ignored when that one told too much or
+        when the address was dropped before.
+        """
+        table = self._shares.setdefault(file_id, _Table())
         key = (address.host, address.port)
-        known = table.get(key)
+        known = table.candidates.get(key)
         if known is not None:
             if source < known.source:
                 known.source = source
                 known.address = address
             return
-        if len(table) >= MAX_ADDRESSES and not self._make_room(table):
+        told_too_much = teller is not None and table.told[teller] >= MAX_TOLD
+        if not source.named and (told_too_much or key in table.dropped):
             return
-        table[key] = Candidate(address, source)
+        if len(table.candidates) >= MAX_ADDRESSES and not _make_room(table, source):
+            return
+        if teller is not None:
+            table.told[teller] += 1
+        table.dropped.pop(key, None)
+        table.candidates[key] = Candidate(address, source)
 
     def forget(self, file_id: FileId) -> None:
         self._shares.pop(file_id, None)
 
     def drop(self, file_id: FileId, candidate: Candidate) -> None:
-        """An address that leads nowhere useful, such as to ourselves."""
-        self._shares.get(file_id, {}).pop((candidate.address.host, candidate.address.port), None)
+        """An address that leads nowhere useful, such as to ourselves: hearsay of it is over."""
+        table = self._shares.get(file_id)
+        if table is None:
+            return
+        key = (candidate.address.host, candidate.address.port)
+        if table.candidates.pop(key, None) is not None:
+            table.dropped[key] = self._now + DROPPED_SECONDS
+            if len(table.dropped) > MAX_DROPPED:
+                del table.dropped[next(iter(table.dropped))]
 
     def candidates(self, file_id: FileId) -> list[Candidate]:
-        return list(self._shares.get(file_id, {}).values())
+        table = self._shares.get(file_id)
+        return list(table.candidates.values()) if table else []
 
     def due(self, file_id: FileId, now: float) -> Candidate | None:
         """The best candidate to dial now: most trusted, fewest failures, random."""
-        ready = [
-            candidate
-            for candidate in self._shares.get(file_id, {}).values()
-            if not candidate.busy and candidate.not_before <= now
-        ]
+        self._now = now
+        if (table := self._shares.get(file_id)) is not None:
+            table.expire(now)
+        known = self.candidates(file_id)
+        idle = [candidate for candidate in known if not candidate.busy]
+        ready = [candidate for candidate in idle if candidate.not_before <= now]
+        if any(candidate.source.named for candidate in idle):
+            heard = [candidate for candidate in known if not candidate.source.named]
+            busy = [candidate for candidate in heard if candidate.busy]
+            dialled = sum(not candidate.linked for candidate in busy)
+            if dialled >= MAX_HEARD_DIALS or len(busy) >= MAX_HEARD:
+                ready = [candidate for candidate in ready if candidate.source.named]
         if not ready:
             return None
         return min(ready, key=lambda c: (c.source, c.failures, self._rng.random()))
 
     def next_due(self, file_id: FileId) -> float | None:
         """When the next candidate may be dialled; None if there is none."""
-        times = [c.not_before for c in self._shares.get(file_id, {}).values() if not c.busy]
+        times = [c.not_before for c in self.candidates(file_id) if not c.busy]
         return min(times, default=None)
 
     def failed(self, file_id: FileId, candidate: Candidate, now: float, error: str) -> None:
         """A dial failed or its link ended: wait before the next try, with jitter."""
-        candidate.busy = False
+        self._now = now
+        candidate.busy = candidate.linked = False
         candidate.failures += 1
         candidate.outcome = error
         if candidate.failures >= GIVE_UP and not candidate.source.named:
@@ -108,14 +164,25 @@ class PeerBook:
         delay = min(FIRST_BACKOFF * 2 ** (candidate.failures - 1), ceiling)
         candidate.not_before = now + delay * self._rng.uniform(0.75, 1.25)
 
-    def worked(self, candidate: Candidate) -> None:
-        """A dial made a link that is of use."""
-        candidate.failures = 0
+    def connected(self, candidate: Candidate) -> None:
+        """A dial made a link; whether it is of use will be seen."""
+        candidate.linked = True
         candidate.outcome = "connected, but without what is missing"
 
-    def _make_room(self, table: dict[tuple[str, int], Candidate]) -> bool:
-        for key, candidate in table.items():
-            if not candidate.source.named and not candidate.busy:
-                del table[key]
-                return True
+    def helped(self, candidate: Candidate) -> None:
+        """The link brought something good: what failed before is forgotten."""
+        candidate.failures = 0
+
+
+def _make_room(table: _Table, source: Source) -> bool:
+    """Forget some hearsay, the worst first; for more hearsay only what has failed."""
+    spare = [
+        (candidate.failures, key)
+        for key, candidate in table.candidates.items()
+        if not candidate.source.named and not candidate.busy
+    ]
+    failures, key = max(spare, default=(0, None))
+    if key is None or not (source.named or failures):
         return False
+    del table.candidates[key]
+    return True

@@ -21,27 +21,37 @@ IDLE_BUFFERS = 4  # kept for reuse; beyond this they go back to the system
 # Bytes of chunks arriving or being verified, over all links of a download. More
 # would not be faster: slabs that stay in the processor's cache are.
 SLAB_BUDGET = 16 * 1024 * 1024
+# Large chunks get more, so that the ten peers a download dials can all send and
+# two chunks be stored meanwhile; together with the rest of a node this stays
+# near 100 MB.
+WANTED_SLABS = 12
+SLAB_CEILING = 48 * 1024 * 1024
 MIN_SLABS = 6  # even with the largest chunks
+
+
+def slab_budget(chunk_size: int) -> int:
+    """How many bytes of slabs a download with chunks of this size (bytes) may use."""
+    return max(SLAB_BUDGET, min(WANTED_SLABS * chunk_size, SLAB_CEILING))
 
 
 class SlabPool:
     """Chunk-sized buffers for one download, from a fixed budget.
 
-    `take` returns None when the budget is spent; `wait` until one is given
+    `take` returns None when all are lent; `wait` returns when one was given
     back. Everybody who waits is woken then, because whoever is woken may have
-    no use for a slab any more. Slabs are reused, never cleared: every byte is overwritten before it
-    is verified.
+    no use for a slab any more. Slabs are reused, never cleared: every byte is
+    overwritten before it is verified.
     """
 
     def __init__(self, chunk_size: int, budget: int = SLAB_BUDGET) -> None:
         self.chunk_size = chunk_size
-        self._limit = max(MIN_SLABS, budget // max(chunk_size, 1))
+        self.limit = max(MIN_SLABS, budget // max(chunk_size, 1))
         self._free: list[memoryview] = []
         self._lent = 0
         self._given = trio.Event()
 
     def take(self) -> memoryview | None:
-        if self._lent >= self._limit:
+        if self._lent >= self.limit:
             return None
         self._lent += 1
         return self._free.pop() if self._free else memoryview(bytearray(self.chunk_size))

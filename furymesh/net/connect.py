@@ -9,7 +9,6 @@ stranger costs one task, a few hundred bytes and at most HANDSHAKE_SECONDS.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from collections import Counter
@@ -29,6 +28,7 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import INSTANCE_SIZE, NodeId, node_id_text
 from furymesh.core.link import Address
+from furymesh.net.addresses import packed_ip, same_machine
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
 from furymesh.net.secure_link import SecureLink
@@ -51,7 +51,7 @@ from furymesh.wire.session import MIN_PROTOCOL_VERSION, PROTOCOL_VERSION, Sessio
 CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
 HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger is dropped
 MAX_HANDSHAKES = 64  # strangers at once; each is a task and about a kilobyte
-MAX_HANDSHAKES_PER_HOST = 16  # so that one host cannot take all the places
+MAX_HANDSHAKES_PER_HOST = 16  # an IPv4 address or an IPv6 /64 cannot take all the places
 BACKLOG = 128
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
@@ -166,6 +166,8 @@ class Endpoint:
             )
         except OSError as error:
             raise UnavailableError(f"no such host: {error.strerror or error}") from None
+        except UnicodeError:  # of a name that no resolver can be asked for
+            raise UnavailableError("no such host: not a host name") from None
         failure: FuryMeshError = UnavailableError("no usable address")
         for family, _, _, _, target in found:
             try:
@@ -205,12 +207,13 @@ class Endpoint:
                 if error.errno in _OUT_OF_RESOURCES:
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
-            host = str(address[0])
-            if pending.total() >= MAX_HANDSHAKES or pending[host] >= MAX_HANDSHAKES_PER_HOST:
+            remote = (str(address[0]), int(address[1]))
+            place = same_machine(remote[0])
+            if pending.total() >= MAX_HANDSHAKES or pending[place] >= MAX_HANDSHAKES_PER_HOST:
                 sock.close()
                 continue
-            pending[host] += 1
-            nursery.start_soon(self._welcome, sock, (host, int(address[1])), handler, pending)
+            pending[place] += 1
+            nursery.start_soon(self._welcome, sock, remote, handler, pending)
 
     async def _welcome(
         self,
@@ -224,9 +227,10 @@ class Endpoint:
         except FuryMeshError:
             return  # a stranger's failure is the stranger's business
         finally:
-            pending[remote[0]] -= 1
-            if not pending[remote[0]]:
-                del pending[remote[0]]
+            place = same_machine(remote[0])
+            pending[place] -= 1
+            if not pending[place]:
+                del pending[place]
         await handler(link)
 
 
@@ -314,18 +318,3 @@ async def _exactly(tcp: TcpStream, size: int) -> bytes:
         else:
             got += more
     return bytes(buffer)
-
-
-def packed_ip(host: str) -> bytes:
-    """The 4 or 16 bytes of an IP address; a mapped IPv4 address comes out as IPv4."""
-    try:
-        address = ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return b""
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).packed
-
-
-def unpacked_ip(raw: bytes) -> str:
-    """The text form of 4 or 16 bytes."""
-    return str(ipaddress.ip_address(raw))

@@ -43,20 +43,26 @@ from furymesh.wire.records import (
 )
 from furymesh.wire.session import Session
 
-# A peer that does not read lets our messages pile up; past this it is cut off.
-MAX_CONTROL_BYTES = 4 * 1024 * 1024
+# A peer that does not read lets our messages pile up; past this it is cut off. The
+# pages that it may ask for at once are two mebibytes.
+MAX_CONTROL_BYTES = 3 * 1024 * 1024
+MESSAGE_COST = 64  # bytes of memory for a queued message, besides its own
+MAX_PONGS = 8  # unsent answers to Pings; of more, only the newest are of use
 CONTROL_BATCH = 192 * 1024  # control bytes sealed into one send, within SEND_SLACK
 # Bytes sealed ahead of the network: about this much time at the measured rate,
 # so that a control message or a cancel is never far behind.
 AHEAD_SECONDS = 0.01
 MIN_BATCH = MAX_PLAINTEXT
 # While chunk bytes are due, the reader is woken for about this much time's worth
-# of them: each wake-up costs as much as copying 100 KiB, whatever it brings.
-WAKE_SECONDS = 0.004
+# of them, at most the piece: each wake-up costs as much as copying 100 KiB.
+WAKE_SECONDS = 0.05
 MAX_WAKE = 512 * 1024  # half of what one receive takes in
 RATE_SECONDS = 0.25  # over which the rate of arrival is measured
 PING_SECONDS = 5.0  # between pings on a quiet link
 IDLE_SECONDS = 30.0  # without a single record: the peer is gone
+# Bytes wait and the peer takes none of them: it does not read, or is gone. In TCP
+# that is five or more retries.
+REFUSED_SECONDS = 10.0
 GOODBYE_SECONDS = 0.5  # to get the last word out
 CLOSE_DETAIL = 200  # characters of an explanation that travel in a Goodbye
 
@@ -136,6 +142,7 @@ class SecureLink:
         self._buffers = buffers
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
+        self._pongs: deque[int] = deque(maxlen=MAX_PONGS)
         self._wake = trio.Event()
         self._carry = b""
         self._batch = MIN_BATCH
@@ -143,7 +150,9 @@ class SecureLink:
         self._rate = 0.0  # bytes per second arriving, in the last sample
         self._sample = (0, self._heard)
         self._closing = False
-        self._leaving = False  # send what is queued, then close
+        self._held = False  # it is we who do not read on: the peer's silence means nothing
+        self._leaving = trio.Event()  # send what is queued, then close
+        self._last_said = LinkClosedError("said goodbye")
         self._data = m.Data(0, 0, 0, 0)  # the piece that is arriving, and where it goes
         self._sink = memoryview(b"")
 
@@ -156,6 +165,20 @@ class SecureLink:
         """Whether it ended because one end did not want this link at all."""
         return self.farewell in (m.Reason.DUPLICATE, m.Reason.FORBIDDEN, m.Reason.BUSY)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the last word was said: what the peer says now changes nothing."""
+        return self._closing or self._leaving.is_set()
+
+    @property
+    def heard_at(self) -> float:
+        """When the last bytes came."""
+        return self._heard
+
+    def refused_for(self) -> float:
+        """For how many seconds the peer has not taken a byte of those that wait for it."""
+        return 0.0 if self._closing else self._stream.refused_for()
+
     def __repr__(self) -> str:
         arrow = "to" if self.initiator else "from"
         return f"<SecureLink {arrow} {node_id_text(self.node_id)[:8]} at {self.remote}>"
@@ -164,13 +187,19 @@ class SecureLink:
 
     def send(self, message: m.Message) -> None:
         """Queue a control message; it overtakes chunk bytes that are not sealed yet."""
-        if self._closing:
+        if self.leaving:
             return
         raw = codec.encode(message)
         self._control.append(raw)
-        self._control_bytes += len(raw)
+        self._control_bytes += len(raw) + MESSAGE_COST
         if self._control_bytes > MAX_CONTROL_BYTES:
             self.close(PeerError("the peer does not read what it is sent"))
+        self._wake.set()
+
+    def pong(self, nonce: int) -> None:
+        """Answer a Ping, ahead of all else."""
+        if nonce not in self._pongs:
+            self._pongs.append(nonce)
         self._wake.set()
 
     def poke(self) -> None:
@@ -186,11 +215,13 @@ class SecureLink:
             self._wake.set()
 
     def goodbye(self, reason: m.Reason, detail: str = "") -> None:
-        """Say why, then close as soon as it is out."""
-        if not self._closing:
+        """Say why, then close as soon as it is out, or after GOODBYE_SECONDS."""
+        if not self.leaving:
             self.send(m.Goodbye(reason, detail[:CLOSE_DETAIL]))
             self.farewell = self.farewell or reason
-            self._leaving = True
+            said = f"{reason.words} {detail}".strip()
+            self._last_said = LinkClosedError(f"closed from this end ({said})")
+            self._leaving.set()
             self._wake.set()
 
     # --- running ------------------------------------------------------------------
@@ -202,7 +233,7 @@ class SecureLink:
         """
         try:
             async with trio.open_nursery() as nursery:
-                for task in (self._reader, self._writer, self._keep_alive):
+                for task in (self._reader, self._writer, self._keep_alive, self._leave_in_time):
                     nursery.start_soon(self._guard, task, handler, nursery.cancel_scope)
         finally:
             self.close()
@@ -233,6 +264,12 @@ class SecureLink:
             while self._control:
                 await trio.sleep(GOODBYE_SECONDS / 10)
 
+    async def _leave_in_time(self, handler: LinkHandler) -> None:
+        """After a Goodbye a peer that does not read is not waited for."""
+        await self._leaving.wait()
+        await trio.sleep(GOODBYE_SECONDS)
+        raise self._last_said
+
     # --- reading ------------------------------------------------------------------
 
     async def _reader(self, handler: LinkHandler) -> None:
@@ -256,7 +293,10 @@ class SecureLink:
                 self._heard = trio.current_time()
                 self.traffic.received += size
             else:
+                self._held = True
                 await handler.room(self, waiting)
+                self._held = False
+                self._heard = trio.current_time()
                 buffer[:carried] = self._carry
                 size = 0
             used, waiting = self._consume(handler, carried + size, waiting)
@@ -330,18 +370,21 @@ class SecureLink:
     async def _writer(self, handler: LinkHandler) -> None:
         while not self._closing:
             piece = None
-            if not self._control and not self._leaving:
+            if not self._control and not self._pongs and not self._leaving.is_set():
+                # Before asking: the answer may queue a message and be None.
+                self._wake = trio.Event()
                 piece = handler.piece(self, self._batch)
                 if piece is None:
-                    self._wake = trio.Event()
                     await self._wake.wait()
                     continue
             buffer = self._buffers.take_send()
             try:
                 at = self._seal_control(buffer)
-                if self._leaving and not self._control:
+                if self._leaving.is_set():
                     await self._stream.send_all(buffer[:at])
-                    raise LinkClosedError("said goodbye")
+                    if self._control:
+                        continue
+                    raise self._last_said
                 at = await self._seal_pieces(handler, buffer, at, piece)
                 await self._send(buffer[:at])
             finally:
@@ -349,9 +392,11 @@ class SecureLink:
 
     def _seal_control(self, buffer: memoryview) -> int:
         at = 0
+        while self._pongs:
+            at += self.sealing.seal_into(codec.encode(m.Pong(self._pongs.popleft())), buffer, at)
         while self._control and at < CONTROL_BATCH - codec.MAX_FRAME:
             raw = self._control.popleft()
-            self._control_bytes -= len(raw)
+            self._control_bytes -= len(raw) + MESSAGE_COST
             at += self.sealing.seal_into(raw, buffer, at)
         return at
 
@@ -362,7 +407,8 @@ class SecureLink:
         room = self._batch
         while room > 0:
             if piece is None:
-                piece = handler.piece(self, room)
+                # What was queued meanwhile may end the chunk before this one.
+                piece = None if self._control else handler.piece(self, room)
                 if piece is None:
                     break
             length = piece.message.length
@@ -399,7 +445,9 @@ class SecureLink:
     async def _keep_alive(self, handler: LinkHandler) -> None:
         while True:
             await trio.sleep(PING_SECONDS)
-            silence = trio.current_time() - self._heard
+            if self.refused_for() > REFUSED_SECONDS:
+                raise LinkClosedError("the peer does not read what it is sent")
+            silence = 0.0 if self._held else trio.current_time() - self._heard
             if silence > IDLE_SECONDS:
                 raise LinkClosedError(f"the peer said nothing for {IDLE_SECONDS:.0f} s")
             if silence > PING_SECONDS:

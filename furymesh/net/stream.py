@@ -8,7 +8,10 @@ wraps this interface and never enters the link.
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 from typing import Protocol
 
 import trio
@@ -40,6 +43,13 @@ class ByteStream(Protocol):
     def keep_unsent(self, size: int) -> None:
         """From now on let about `size` bytes lie unsent in the kernel."""
 
+    def refused_for(self) -> float:
+        """For how many seconds bytes have waited without the other end taking one.
+
+        Zero when none wait, or when it is we who hold them back. Look about
+        once a second: progress is what happened since the last look.
+        """
+
     def close(self) -> None:
         """Close at once; tasks that wait get LinkClosedError. Idempotent."""
 
@@ -53,6 +63,8 @@ class TcpStream:
         self._socket = sock
         self._low_water = 1
         self._unsent = 0
+        self._blocked_since: float | None = None  # set while `send_all` waits
+        self._queued = -1  # bytes in the kernel when `refused_for` last looked
         self.keep_unsent(MIN_UNSENT)
 
     async def wait_readable(self, at_least: int = 1) -> None:
@@ -82,10 +94,13 @@ class TcpStream:
             try:
                 sent += self._socket.send(view[sent:])
             except BlockingIOError:
+                self._blocked_since = trio.current_time()
                 try:
                     await trio.lowlevel.wait_writable(self._socket)
                 except (trio.ClosedResourceError, OSError, ValueError):
                     raise LinkClosedError("the link was closed") from None
+                finally:
+                    self._blocked_since = None
             except OSError as error:
                 raise LinkClosedError(f"the link broke: {error.strerror or error}") from None
 
@@ -95,6 +110,24 @@ class TcpStream:
         if hasattr(socket, "TCP_NOTSENT_LOWAT") and not self._unsent <= size < 2 * self._unsent:
             self._unsent = size
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    def refused_for(self) -> float:
+        if self._blocked_since is None:
+            return 0.0
+        # The kernel takes the next bytes by the buffer, which on a thin link is
+        # seconds' worth: what the other end acknowledges is taken too.
+        queued = self._queued_bytes()
+        if queued != self._queued:
+            self._queued = queued
+            self._blocked_since = trio.current_time()
+        return trio.current_time() - self._blocked_since
+
+    def _queued_bytes(self) -> int:
+        try:
+            raw = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 0  # not told here
+        return int(struct.unpack("i", raw)[0])
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:

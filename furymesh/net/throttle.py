@@ -36,9 +36,14 @@ class Budget:
         if self.rate is not None:
             self._free_at = max(self._free_at, trio.current_time()) + size / self.rate
 
+    @property
+    def delay(self) -> float:
+        """Seconds until something may be spent again."""
+        return 0.0 if self.rate is None else max(self._free_at - trio.current_time(), 0.0)
+
     async def wait(self) -> None:
         """Return when something may be spent again."""
-        while self.rate is not None and (delay := self._free_at - trio.current_time()) > 0:
+        while (delay := self.delay) > 0:
             await trio.sleep(delay)
 
 
@@ -58,6 +63,8 @@ class ThrottledStream:
         await self._stream.wait_readable(1 if self._download else at_least)
 
     def receive_nowait(self, view: memoryview) -> int | None:
+        if any(budget.delay > 0 for budget in self._download):
+            return None
         bursts = [budget.burst for budget in self._download]
         limit = min((burst for burst in bursts if burst is not None), default=len(view))
         size = self._stream.receive_nowait(view[:limit])
@@ -81,6 +88,9 @@ class ThrottledStream:
 
     def keep_unsent(self, size: int) -> None:
         self._stream.keep_unsent(size)
+
+    def refused_for(self) -> float:
+        return self._stream.refused_for()
 
     def close(self) -> None:
         self._stream.close()

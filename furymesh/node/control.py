@@ -123,7 +123,7 @@ async def _body(request: Request) -> dict[str, Any]:
                 raise UsageError("the request is too long")
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError("the request is not JSON") from None
     if not isinstance(value, dict):
         raise UsageError("the request is not a JSON object")

@@ -15,31 +15,28 @@ from pathlib import Path
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, NotFoundError, UnavailableError, UsageError
+from furymesh.core.errors import FuryMeshError, NotFoundError, UnavailableError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
-from furymesh.core.ids import ID_SIZE, FileId, NodeId, parse_node_id, resolve_prefix
+from furymesh.core.ids import FileId, NodeId, parse_node_id, resolve_prefix
 from furymesh.core.link import Address, Link
-from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import KEY_SIZE
 from furymesh.discovery.book import Source
 from furymesh.net.identity import load_or_create
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
-from furymesh.node.orders import DetachedOrder
+from furymesh.node.orders import DetachedOrder, checked_sha256
 from furymesh.node.resumes import find_resume, show_resume
 from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
+from furymesh.node.verify import ChunkProgress
+from furymesh.node.verify import Verified as Verified
+from furymesh.node.verify import verify as verify
 from furymesh.storage.catalog import Catalog, CatalogEntry
-from furymesh.storage.check import Check
 from furymesh.storage.files import make_private_directory
-from furymesh.storage.finished import FinishedReader, adopt
-from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.sharing import create_share
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Event, Note, Result
 from furymesh.swarm.workspace import Order
-
-ChunkProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +69,6 @@ class SharedItem:
     encrypted: bool
     private: bool
     link: Link
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What checking finished content found.
-
-    `bad` lists chunk indices, `misfits` what no digest covers: files of the
-    wrong size, missing, or not part of the share.
-    """
-
-    file_id: FileId
-    path: Path
-    chunks_total: int
-    bad: tuple[int, ...]
-    misfits: tuple[str, ...] = ()
-
-    @property
-    def intact(self) -> bool:
-        return not self.bad and not self.misfits
 
 
 async def share(
@@ -217,7 +195,8 @@ async def get(
     config = config or load_config(None, None)
     if isinstance(link, str):
         link = Link.parse(link)
-    _check_sha256(sha256)
+    if sha256 is not None:
+        checked_sha256(sha256)
     make_private_directory(config.data_dir)
     listen_on = Address(ANY_ADDRESS, 0)
     async with open_runtime(
@@ -244,9 +223,7 @@ async def get(
         download = runtime.download(order, terms, tell)
         result = await download.run(runtime.links)
         if seed:
-            await trio.to_thread.run_sync(
-                adopt, runtime.catalog, result.file_id, result.path, download.key
-            )
+            await runtime.adopt(result, download.key)
         if on_complete is not None:
             on_complete(result)
         if seed:
@@ -303,7 +280,8 @@ async def detach(
     Raises UnavailableError if no node runs there.
     """
     config = config or load_config(None, None)
-    _check_sha256(sha256)
+    if sha256 is not None:
+        checked_sha256(sha256)
     where = Path.cwd() / (output or "")
     order = DetachedOrder(link, where, tuple(peers), overwrite, sha256)
     await call(config.api.socket, "POST", "/v1/downloads", order.encode())
@@ -318,43 +296,6 @@ async def status(config: Config | None = None) -> dict[str, object] | None:
         return None
 
 
-async def verify(
-    path: Path | str,
-    link: str,
-    config: Config | None = None,
-    *,
-    progress: ChunkProgress | None = None,
-) -> Verified:
-    """Check finished content against its manifest, chunk by chunk.
-
-    `link` is a link, an id, or the start of the id of something downloaded or
-    shared here. Its manifest is looked for here first, then fetched from the
-    peers of the link. `progress(done, total)` counts chunks. Raises UsageError,
-    NotFoundError, WrongKeyError, EnvironmentFault, UnavailableError.
-    """
-    config = config or load_config(None, None)
-    manifest, key = await _find_manifest(link, config)
-    reader = await trio.to_thread.run_sync(FinishedReader, Path(path), manifest, key)
-    check = Check(manifest, manifest.header.geometry.all_chunks, reader.read)
-
-    async def watch() -> None:
-        while progress is not None:
-            progress(check.done, check.total)
-            await trio.sleep(0.2)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            good = await trio.to_thread.run_sync(check.run, abandon_on_cancel=True)
-            misfits = await trio.to_thread.run_sync(reader.misfits)
-            nursery.cancel_scope.cancel()
-    finally:
-        check.stop = True
-        reader.close()
-    bad = [c for c in range(manifest.header.geometry.chunk_count) if not good >> c & 1]
-    return Verified(manifest.file_id, Path(path), check.total, tuple(bad), misfits)
-
-
 def identity(config: Config | None = None) -> NodeId:
     """This node's id, its key made on first use."""
     config = config or load_config(None, None)
@@ -363,28 +304,6 @@ def identity(config: Config | None = None) -> NodeId:
 
 
 # --- helpers ------------------------------------------------------------------------
-
-
-async def _find_manifest(text: str, config: Config) -> tuple[Manifest, bytes | None]:
-    """The whole manifest of a share and its content key, if either is to be had."""
-    store = ManifestStore(config.data_dir)
-    catalog = Catalog(config.data_dir)
-    if len(text.strip()) < 2 * ID_SIZE:
-        link = Link(resolve_prefix(text, {*store.ids(), *catalog.ids()}, what="share"))
-    else:
-        link = Link.parse(text)
-    entry = catalog.get(link.file_id)
-    key = link.key or (entry.key if entry is not None else None)
-    manifest = store.load(link.file_id)
-    if manifest is None or not manifest.complete:
-        async with open_runtime(config, listen_on=None) as runtime:
-            order = Order(link.file_id, link.name, key=key)
-            terms = Terms(timeout=config.transfer.timeout)
-            for address in (*link.peers, *map(Address.parse, config.discovery.peers)):
-                runtime.swarm.book.add(link.file_id, address, Source.LINK)
-            download = runtime.download(order, terms, lambda event: None)
-            manifest = await download.fetch_manifest(runtime.links)
-    return manifest, key
 
 
 def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
@@ -440,10 +359,3 @@ def _reachable(status: dict[str, object], private: bool) -> list[Address]:
 
 def _served(shared: Shared, link: Link) -> Shared:
     return replace(shared, link=link, served=True)
-
-
-def _check_sha256(text: str | None) -> None:
-    if text is not None and (
-        len(text) != 64 or any(digit not in "0123456789abcdefABCDEF" for digit in text)
-    ):
-        raise UsageError(f"{text!r} is not a SHA-256: expected 64 hex digits")

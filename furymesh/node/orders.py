@@ -7,6 +7,8 @@ The progress itself is resume data like any other.
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from typing import Any
 from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
+from furymesh.core.paths import shown
 from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
 
-MAX_ORDER = 64 * 1024
+MAX_ORDER = 64 * 1024  # a link of the greatest length and some paths
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,17 @@ class DetachedOrder:
         try:
             output = value.get("output")
             sha256 = value.get("sha256")
+            peers = value.get("peers", [])
+            if not isinstance(peers, list):
+                raise TypeError("its peers are not a list")
             return cls(
                 Link.parse(str(value["link"])),
-                Path(str(output)) if output else None,
-                tuple(Address.parse(str(peer)) for peer in value.get("peers", ())),
+                _usable_path(output) if output else None,
+                tuple(Address.parse(str(peer)) for peer in peers),
                 bool(value.get("overwrite", False)),
-                str(sha256) if sha256 else None,
+                checked_sha256(str(sha256)) if sha256 else None,
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"malformed order: {error}") from None
 
 
@@ -62,8 +69,12 @@ class Orders:
         self._directory = data_dir / "orders"
 
     def add(self, order: DetachedOrder) -> None:
+        """Keep an order; raises UsageError for one that is too long."""
+        raw = json.dumps(order.encode()).encode()
+        if len(raw) > MAX_ORDER:
+            raise UsageError("the order is too long: use a shorter output path or fewer peers")
         make_private_directory(self._directory)
-        atomic_write(self._path(order.link.file_id), json.dumps(order.encode()).encode())
+        atomic_write(self._path(order.link.file_id), raw)
 
     def remove(self, file_id: FileId) -> None:
         with translating(self._path(file_id), "remove"):
@@ -78,9 +89,25 @@ class Orders:
             try:
                 value = json.loads(read_bytes(path, MAX_ORDER) or b"")
                 orders.append(DetachedOrder.decode(value))
-            except (ValueError, AttributeError, FuryMeshError) as error:
-                problems.append(f"{path}: not a readable order ({error}); remove it")
+            except (ValueError, RecursionError, FuryMeshError) as error:
+                problems.append(f"{path}: not a readable order ({shown(str(error))}); remove it")
         return orders, problems
 
     def _path(self, file_id: FileId) -> Path:
         return self._directory / f"{file_id.hex()}.json"
+
+
+def checked_sha256(text: str) -> str:
+    """`text` if it is a hex SHA-256; raises UsageError."""
+    if not _SHA256.fullmatch(text):
+        raise UsageError(f"{text[:100]!r} is not a SHA-256: expected 64 hex digits")
+    return text
+
+
+def _usable_path(value: object) -> Path:
+    """A path that the system can be asked about; raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        raise TypeError("its output is not a path")
+    if b"\0" in os.fsencode(value):
+        raise ValueError("its output has a NUL in it")
+    return Path(value)

@@ -7,10 +7,12 @@ here, in one nursery, and ends with it. Both ``furymesh node`` and a one-off
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -18,6 +20,7 @@ import trio
 from furymesh.core.errors import FuryMeshError, LocalDataError
 from furymesh.core.ids import FileId, NodeId, parse_node_id
 from furymesh.core.link import Address
+from furymesh.core.paths import shown
 from furymesh.core.units import parse_size
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
@@ -26,9 +29,11 @@ from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
 from furymesh.node.config import Config
 from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.finished import adopt
+from furymesh.storage.scan import Facts
 from furymesh.storage.sharing import open_share
 from furymesh.swarm.download import Download, Terms
-from furymesh.swarm.events import Event
+from furymesh.swarm.events import Event, Result
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.swarm.workspace import Order, Settings
@@ -39,7 +44,12 @@ ANY_ADDRESS = "0.0.0.0"
 
 
 class Runtime:
-    """A running node. Made by `open_runtime`."""
+    """A running node. Made by `open_runtime`.
+
+    Always true between two looks at the catalog: `_listed` holds its entries as
+    they were at the last one. Only a share that was listed is withdrawn when it
+    is listed no more, so a download that is not adopted yet stays.
+    """
 
     def __init__(self, config: Config, identity: Identity, endpoint: Endpoint) -> None:
         self.config = config
@@ -47,6 +57,8 @@ class Runtime:
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir)
+        self._listed: dict[FileId, CatalogEntry] = {}
+        self._looking = trio.Lock()  # at the catalog, one at a time
         self.links: trio.Nursery
         self.listeners: list[socket.socket] = []
 
@@ -71,34 +83,64 @@ class Runtime:
 
         Returns a line for each entry that cannot be served.
         """
-        listing = await trio.to_thread.run_sync(self.catalog.list)
-        problems = [f"{bad.path.name}: {bad.reason}" for bad in listing.damaged]
-        listed = {entry.file_id for entry in listing.entries}
-        for file_id, share in list(self.swarm.shares.items()):
-            if share.fetcher is None and file_id not in listed:
-                self.swarm.remove(file_id)
-        for entry in listing.entries:
-            if entry.file_id not in self.swarm.shares:
+        async with self._looking:
+            listing = await trio.to_thread.run_sync(self.catalog.list)
+            problems = [f"{bad.path.name}: {bad.reason}" for bad in listing.damaged]
+            before, self._listed = self._listed, {e.file_id: e for e in listing.entries}
+            for file_id in before.keys() - self._listed.keys():
+                if self._served(file_id):
+                    self.swarm.remove(file_id)
+            for file_id, entry in self._listed.items():
+                if file_id in self.swarm.shares and not _renewed(before.get(file_id), entry):
+                    continue
                 try:
                     await self._serve(entry)
                 except FuryMeshError as error:
                     problems.append(str(error))
-        return problems
+                    if self._served(file_id):  # as an entry said that is no more
+                        self.swarm.remove(file_id)
+            return problems
+
+    async def adopt(
+        self, result: Result, key: bytes | None, facts: tuple[Facts, ...] | None = None
+    ) -> None:
+        """Put a finished download, which the swarm serves already, into the catalog.
+
+        `facts` are those of the published files. Raises LocalDataError,
+        EnvironmentFault.
+        """
+        async with self._looking:
+            self._listed[result.file_id] = await trio.to_thread.run_sync(
+                adopt, self.catalog, result.file_id, result.path, key, facts
+            )
+
+    def _served(self, file_id: FileId) -> bool:
+        """Whether a share is here whole, and not on its way in."""
+        share = self.swarm.shares.get(file_id)
+        return share is not None and share.fetcher is None
 
     async def _serve(self, entry: CatalogEntry) -> None:
+        """Take part in a share, or go on with one as its entry says now."""
         manifest, content = await trio.to_thread.run_sync(open_share, self.catalog, entry)
-        if not entry.path.exists():
+        if not os.path.exists(entry.path):
             content.close()
-            raise LocalDataError(f"{entry.path} is gone: unshare it, or put it back")
-        share = Share(
-            self.swarm,
-            entry.file_id,
-            name="" if manifest.header.sealed else entry.name,
-            executable=entry.executable,
-            private=entry.private,
-        )
-        self.swarm.add(share)
+            raise LocalDataError(f"{shown(str(entry.path))} is gone: unshare it, or put it back")
+        share = self.swarm.shares.get(entry.file_id)
+        if share is not None and share.fetcher is not None:
+            content.close()  # a download of it has begun meanwhile
+            return
+        fresh = share is None
+        if share is None:
+            share = Share(self.swarm, entry.file_id)
+        share.name = "" if manifest.header.sealed else entry.name
+        share.executable = entry.executable
+        share.private = entry.private
+        if fresh:
+            self.swarm.add(share)
+        stale = share.source
         share.serve(manifest, manifest.header.geometry.all_chunks, content)
+        if stale is not None:
+            stale.close()
 
     def remove(self, file_id: FileId) -> None:
         if file_id in self.swarm.shares:
@@ -155,6 +197,11 @@ async def open_runtime(
     finally:
         for sock in runtime.listeners:
             sock.close()
+
+
+def _renewed(before: CatalogEntry | None, now: CatalogEntry) -> bool:
+    """Whether an entry says something else than at the last look."""
+    return before is not None and replace(before, added_at=now.added_at) != now
 
 
 def download_settings(config: Config) -> Settings:

@@ -10,6 +10,7 @@ import trio
 from furymesh.core.errors import FuryMeshError, UnavailableError
 from furymesh.core.ids import FileId, NodeId, node_id_text
 from furymesh.core.link import Address
+from furymesh.core.paths import shown
 from furymesh.discovery.book import Source
 from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config
@@ -17,10 +18,9 @@ from furymesh.node.control import serve_control
 from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.runtime import Runtime, limit, open_runtime
 from furymesh.storage.files import make_private_directory
-from furymesh.storage.finished import adopt
 from furymesh.storage.lock import FileLock
 from furymesh.swarm.download import Download, Terms
-from furymesh.swarm.events import Event, Note, Result
+from furymesh.swarm.events import Event, Note
 from furymesh.swarm.workspace import Order
 
 RETRY_SECONDS = 30.0  # before an order that found no peer looks again
@@ -28,13 +28,19 @@ PATIENCE = 3600.0  # an order waits this long for a peer before it starts over
 
 
 class Node:
-    """A peer that runs until it is cancelled. One per data directory."""
+    """A peer that runs until it is cancelled. One per data directory.
+
+    Always true: an order that was taken on (`_orders_at_work`) has exactly one
+    task, which lives until the order is done or has failed; whatever happens
+    in that task ends as a note and never as the end of the node.
+    """
 
     def __init__(self, config: Config, *, on_event: Callable[[Event], None] | None = None) -> None:
         self.config = config
         self.runtime: Runtime
         self._on_event = on_event or (lambda event: None)
         self._orders = Orders(config.data_dir)
+        self._orders_at_work: set[FileId] = set()
         self._downloads: dict[FileId, Download] = {}
         self._peers: tuple[Address, ...] = ()
         self._tasks: trio.Nursery
@@ -93,7 +99,8 @@ class Node:
             for problem in problems:
                 self._tell(problem)
             for order in orders:
-                self._begin(order)
+                self._orders_at_work.add(order.link.file_id)
+                nursery.start_soon(self._work_on, order)
             if self.config.api.enabled:
                 await nursery.start(serve_control, self, self.config.api.socket)
             task_status.started(self)
@@ -123,61 +130,71 @@ class Node:
     async def accept(self, order: dict[str, Any]) -> dict[str, Any]:
         detached = DetachedOrder.decode(order)
         file_id = detached.link.file_id
-        if file_id not in self._downloads:
-            await trio.to_thread.run_sync(self._orders.add, detached)
-            self._begin(detached)
+        if file_id not in self._orders_at_work:
+            self._orders_at_work.add(file_id)
+            try:
+                await trio.to_thread.run_sync(self._orders.add, detached)
+            except BaseException:
+                self._orders_at_work.discard(file_id)
+                raise
+            self._tasks.start_soon(self._work_on, detached)
         return {"file_id": file_id.hex()}
 
     # --- orders -----------------------------------------------------------------------
 
-    def _begin(self, order: DetachedOrder) -> None:
-        if order.link.file_id not in self.runtime.swarm.shares:
-            self._tasks.start_soon(self._finish_order, order)
+    async def _work_on(self, order: DetachedOrder) -> None:
+        """Try until it is done; only a stated fault other than no peer ends it before."""
+        file_id = order.link.file_id
+        name = shown(order.link.name or file_id.hex()[:16])
+        try:
+            while file_id not in self.runtime.swarm.shares:
+                try:
+                    return await self._download(order)
+                except UnavailableError as error:
+                    self._tell(f"{name}: {error}")
+                    await trio.sleep(RETRY_SECONDS)
+            # Shared meanwhile, or finished by a run that was killed before it could say so.
+            await trio.to_thread.run_sync(self._orders.remove, file_id)
+            self._tell(f"{name} is here already: nothing to download")
+        except FuryMeshError as error:
+            self._tell(f"{name}: {error}")
+        except Exception as error:
+            self._tell(f"{name}: a bug of furymesh, worth a report: {shown(repr(error))}")
+        finally:
+            self._orders_at_work.discard(file_id)
 
-    async def _finish_order(self, order: DetachedOrder) -> None:
-        """Download until it is done; only a stated fault other than no peer ends it."""
-        link = order.link
-        name = link.name or link.file_id.hex()[:16]
-        while True:
-            download = self.runtime.download(
-                Order(
-                    link.file_id,
-                    name=link.name,
-                    output=order.output,
-                    key=link.key,
-                    overwrite=order.overwrite,
-                    detached=True,
-                ),
-                Terms(timeout=PATIENCE, sha256=order.sha256),
-                self._on_event,
-            )
-            book = self.runtime.swarm.book
-            for address in (*order.peers, *link.peers):
-                book.add(link.file_id, address, Source.LINK)
-            for address in self._peers:
-                book.add(link.file_id, address, Source.CONFIG)
-            self._downloads[link.file_id] = download
-            try:
-                result = await download.run(self.runtime.links)
-            except UnavailableError as error:
-                self._tell(f"{name}: {error}")
-                await trio.sleep(RETRY_SECONDS)
-                continue
-            except FuryMeshError as error:
-                self._tell(f"{name}: {error}")
-                return
-            finally:
-                del self._downloads[link.file_id]
-            await self._keep(order, result)
-            return
-
-    async def _keep(self, order: DetachedOrder, result: Result) -> None:
-        """The download is done: share it from now on."""
-        await trio.to_thread.run_sync(
-            adopt, self.runtime.catalog, result.file_id, result.path, order.link.key
+    async def _download(self, order: DetachedOrder) -> None:
+        """Fetch and publish what was ordered, then share it from now on."""
+        link, swarm = order.link, self.runtime.swarm
+        download = self.runtime.download(
+            Order(
+                link.file_id,
+                name=link.name,
+                output=order.output,
+                key=link.key,
+                overwrite=order.overwrite,
+                detached=True,
+            ),
+            Terms(timeout=PATIENCE, sha256=order.sha256),
+            self._on_event,
         )
+        for address in (*order.peers, *link.peers):
+            swarm.book.add(link.file_id, address, Source.LINK)
+        for address in self._peers:
+            swarm.book.add(link.file_id, address, Source.CONFIG)
+        self._downloads[link.file_id] = download
+        try:
+            result = await download.run(self.runtime.links)
+        finally:
+            self._downloads.pop(link.file_id, None)
+        path = shown(str(result.path))
+        try:
+            await self.runtime.adopt(result, download.key)
+        except FuryMeshError as error:
+            # It is done all the same: to fetch it again would not help.
+            self._tell(f"{path} is not shared on: {error}")
         await trio.to_thread.run_sync(self._orders.remove, result.file_id)
-        self._tell(f"finished {result.path}")
+        self._tell(f"finished {path}")
 
     def _tell(self, text: str) -> None:
         self._on_event(Note(text))

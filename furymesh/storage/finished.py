@@ -14,18 +14,31 @@ from furymesh.core.paths import shown
 from furymesh.core.sealing import Sealer
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.content import Content
-from furymesh.storage.scan import scan
+from furymesh.storage.files import translating
+from furymesh.storage.scan import Facts, scan
 
 
-def adopt(catalog: Catalog, file_id: FileId, path: Path, key: bytes | None) -> CatalogEntry:
+def adopt(
+    catalog: Catalog,
+    file_id: FileId,
+    path: Path,
+    key: bytes | None,
+    facts: tuple[Facts, ...] | None = None,
+) -> CatalogEntry:
     """Share a download that has just been verified and published, without hashing it again.
 
-    Raises LocalDataError if its manifest is not stored whole, EnvironmentFault.
+    `facts` are those of its files when it was published (`facts_of`). Raises
+    SourceChangedError if they are others now, LocalDataError if its manifest is
+    not stored whole, EnvironmentFault.
     """
     manifest = catalog.manifests.load(file_id)
     if manifest is None or not manifest.complete:
         raise LocalDataError(f"the manifest of {shown(str(path))} is not here: share it again")
     found = scan(path)
+    if facts is not None and found.facts != facts:
+        raise SourceChangedError(
+            f"{shown(str(path))} has changed since it was downloaded: share it again"
+        )
     entry = CatalogEntry(
         file_id=file_id,
         path=found.path,
@@ -39,6 +52,14 @@ def adopt(catalog: Catalog, file_id: FileId, path: Path, key: bytes | None) -> C
     )
     catalog.add(entry, manifest)
     return entry
+
+
+def facts_of(path: Path, layout: Layout) -> tuple[Facts, ...]:
+    """The facts of finished content, one for each file of its layout; raises EnvironmentFault."""
+    with translating(path, "read"):
+        if layout.single:
+            return (Facts.of(path.lstat()),)
+        return tuple(Facts.of((path / file.path).lstat()) for file in layout.files)
 
 
 def layout_on_disk(manifest: Manifest, key: bytes | None) -> tuple[Layout, Sealer | None]:
@@ -58,11 +79,14 @@ class FinishedReader:
     """Reads the chunks of finished content; what is missing of it reads as short."""
 
     def __init__(self, path: Path, manifest: Manifest, key: bytes | None) -> None:
-        """Raises NotFoundError, UsageError (a folder for a file or the reverse), WrongKeyError."""
+        """Raises NotFoundError, UsageError (a folder for a file or the reverse), WrongKeyError,
+        EnvironmentFault."""
         layout, sealer = layout_on_disk(manifest, key)
-        if not path.exists():
+        with translating(path, "read"):
+            here, folder = path.exists(), path.is_dir()
+        if not here:
             raise NotFoundError(f"there is no {shown(str(path))}")
-        if path.is_dir() == layout.single:
+        if folder == layout.single:
             kind = "a folder" if manifest.header.kind is Kind.FOLDER else "a file"
             raise UsageError(f"the share is {kind}, and {shown(str(path))} is not")
         self._path = path

@@ -155,11 +155,13 @@ class ResumeData:
                 self._rewrite()
 
     def doubt(self, chunks: int) -> None:
-        """Mark chunks (a mask) as worth hashing before they are fetched."""
+        """Rely on these chunks (a mask) no more until they have been hashed; durable on return."""
         with self._maintenance:
             with self._append:
                 self._open_file()
                 self._doubtful |= chunks & ((1 << self._meta.chunk_count) - 1)
+                self._durable &= ~chunks
+                self._volatile = [chunk for chunk in self._volatile if not chunks >> chunk & 1]
             self._rewrite()
 
     def mark_epoch(self, sync: Callable[[], None]) -> None:

@@ -7,7 +7,9 @@ Always true:
   can still write into it: a cancelled arrival in the middle of a piece keeps
   its slab until that piece is in, or its link is gone;
 * a chunk is reported stored only after pwrite and its journal record, in that
-  order, and only if its digest was right.
+  order, and only if its digest was right;
+* of the slabs, STORE_THREADS are left for storing: no more than `senders`
+  peers may owe chunks at once, so a full house of them can all be read.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ import trio
 from furymesh.core.errors import FuryMeshError, InternalError, ProtocolError
 from furymesh.core.geometry import Geometry
 from furymesh.core.manifest import Manifest
-from furymesh.net.buffers import SlabPool
+from furymesh.net.buffers import SlabPool, slab_budget
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 
 STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory
+# A link that is still in the middle of a piece this long after the piece's chunk
+# was cancelled is as good as dead, and holds memory.
+DYING_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -42,7 +47,7 @@ class Arrival:
     slab: memoryview
     received: int = 0
     filling: bool = False  # a link is writing a piece into the slab
-    cancelled: bool = False
+    dying_since: float | None = None  # when that was first looked at after a cancel
 
 
 class Verdict(Enum):
@@ -73,11 +78,19 @@ class Arrivals:
         self._part = part
         self._resume = resume
         self._settled = settled
-        self._pool = SlabPool(min(self._geometry.chunk_size, max(self._geometry.size, 1)))
+        self._broken: InternalError | None = None
+        self._breakdown = trio.Event()
+        size = min(self._geometry.chunk_size, max(self._geometry.size, 1))
+        self._pool = SlabPool(size, slab_budget(size))
         self._arriving: dict[Member, Arrival] = {}
         self._dying: dict[Member, Arrival] = {}
         self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
         self._outcomes: deque[Outcome] = deque()
+
+    @property
+    def senders(self) -> int:
+        """How many peers can be read from at once."""
+        return max(self._pool.limit - STORE_THREADS - len(self._dying), 1)
 
     # --- bytes in -----------------------------------------------------------------
 
@@ -112,7 +125,7 @@ class Arrivals:
             self._pool.give(dying.slab)
             return False
         arrival = self._arriving.get(member)
-        if arrival is None or arrival.chunk != data.chunk:
+        if arrival is None or not arrival.filling or arrival.chunk != data.chunk:
             return False
         arrival.filling = False
         arrival.received += data.length
@@ -134,20 +147,36 @@ class Arrivals:
             self._pool.give(arrival.slab)
         return arrival.received
 
+    def arriving(self, member: Member) -> int | None:
+        """The chunk that a member is in the middle of."""
+        arrival = self._arriving.get(member)
+        return arrival.chunk if arrival is not None else None
+
     def left(self, member: Member) -> int:
         """The member's link is gone; returns the bytes that came for nothing."""
-        wasted = 0
-        for table in (self._arriving, self._dying):
-            arrival = table.pop(member, None)
-            if arrival is not None:
-                wasted += arrival.received
-                self._pool.give(arrival.slab)
-        return wasted
+        dying = self._dying.pop(member, None)
+        if dying is not None:
+            self._pool.give(dying.slab)
+        arrival = self._arriving.pop(member, None)
+        if arrival is None:
+            return 0
+        self._pool.give(arrival.slab)
+        return arrival.received
+
+    def overstayed(self, now: float) -> list[Member]:
+        """Members that keep the slab of a chunk they were told not to send."""
+        late = []
+        for member, arrival in self._dying.items():
+            if arrival.dying_since is None:
+                arrival.dying_since = now
+            elif now - arrival.dying_since > DYING_SECONDS:
+                late.append(member)
+        return late
 
     # --- verify and store -----------------------------------------------------------
 
     async def run(self) -> None:
-        """Verify and store what completes, until cancelled.
+        """Verify and store what completes, until cancelled; raises InternalError.
 
         Threads of their own rather than one trio.to_thread call a chunk: at a
         thousand chunks a second the hand-over would cost more than the hash.
@@ -160,7 +189,9 @@ class Arrivals:
         for thread in threads:
             thread.start()
         try:
-            await trio.sleep_forever()
+            await self._breakdown.wait()
+            assert self._broken is not None
+            raise self._broken
         finally:
             for _ in threads:
                 self._queue.put(None)
@@ -183,8 +214,15 @@ class Arrivals:
             outcome = self._outcomes.popleft()
             self._pool.give(outcome.arrival.slab)
             outcomes.append(outcome)
-        if outcomes:
+        if not outcomes:
+            return
+        # Runs between the tasks of the event loop: what is raised here would end
+        # the whole process, so the task that runs this download raises it instead.
+        try:
             self._settled(outcomes)
+        except Exception as error:
+            self._broken = InternalError(f"internal error: {error!r}")
+            self._breakdown.set()
 
     def _store(self, arrival: Arrival) -> Outcome:
         view = arrival.slab[: self._geometry.length(arrival.chunk)]

@@ -2,24 +2,35 @@
 
 Every byte is checked against the file id (the header) or the header (a page)
 before it is used, so it does not matter whom it came from.
+
+`ManifestFetch` decides what to ask of whom; `ManifestFetcher` is what a share
+has for a fetcher while that is all there is to do.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
 from furymesh.core.bitfield import chunks_of
 from furymesh.core.errors import InvalidManifestError, ProtocolError
-from furymesh.core.ids import FileId
+from furymesh.core.ids import FileId, NodeId
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name
-from furymesh.swarm.share import Member
+from furymesh.core.scheduler import TICK
+from furymesh.net.secure_link import SecureLink
+from furymesh.net.tasks import open_tasks
+from furymesh.swarm.dialling import Dialler
+from furymesh.swarm.events import Event
+from furymesh.swarm.progress import IdleClock
+from furymesh.swarm.share import Member, Share
 from furymesh.wire import messages as m
 
 ASK_AGAIN = 3.0  # seconds without an answer before another member is asked
+FORGIVE_SECONDS = 5.0  # after which members are asked again for pages they lacked
 PAGES_PER_MEMBER = 8  # asked of one member at a time: half a megabyte
 
 
@@ -55,8 +66,12 @@ class ManifestFetch:
 
     # --- events -------------------------------------------------------------------
 
-    def header(self, member: Member, message: m.ManifestHeader) -> None:
-        """A header arrived; raises ProtocolError if it is not the one asked for."""
+    def header(self, member: Member, message: m.ManifestHeader) -> bool:
+        """A header arrived; tells whether it was news.
+
+        Raises ProtocolError if it is not the one asked for.
+        """
+        news = self.manifest is None
         if self.manifest is None:
             try:
                 self.manifest = Manifest(message.header, self._file_id)
@@ -67,24 +82,30 @@ class ManifestFetch:
             raise ProtocolError("wrong manifest header: not the one of this file id")
         if not self.name_hint:
             self.name_hint = safe_name(message.name, "")
-        self._signal()
+        if news:
+            self._signal()
+        return news
 
-    def page(self, member: Member, message: m.ManifestPage) -> None:
-        """A page arrived, or word that the member lacks it; raises ProtocolError."""
+    def page(self, member: Member, message: m.ManifestPage) -> bool:
+        """A page arrived, or word that the member lacks it; tells whether it was news.
+
+        Raises ProtocolError if it is not the page it claims to be.
+        """
         asked = self._asked.get(message.page)
         if asked is not None and asked.member is member:
             del self._asked[message.page]
         if self.manifest is None or not self.missing >> message.page & 1:
-            return
+            return False
         if not message.data:
             self._lacking[member] = self._lacking.get(member, 0) | 1 << message.page
-            return
+            return False
         try:
             self.manifest.add_page(message.page, message.data)
         except InvalidManifestError as error:
             raise ProtocolError(f"wrong manifest page: {error}") from None
         self.fresh_pages.append(message.page)
         self._signal()
+        return True
 
     def left(self, member: Member) -> None:
         self._header_asked.pop(member, None)
@@ -142,3 +163,107 @@ class ManifestFetch:
 def _send(member: Member, file_id: FileId, *, header: bool, pages: tuple[int, ...]) -> None:
     link = member.link
     link.send(m.GetManifest(link.session.number(file_id), header, pages))
+
+
+class ManifestFetcher:
+    """The fetcher of a share whose chunks cannot be asked for yet."""
+
+    def __init__(
+        self,
+        share: Share,
+        metadata: ManifestFetch,
+        clock: IdleClock,
+        only_nodes: frozenset[NodeId] = frozenset(),
+    ) -> None:
+        self.share = share
+        self.metadata = metadata
+        self._clock = clock
+        self._only_nodes = only_nodes  # empty: everybody
+        self._swarm = share.swarm
+
+    async def keep_asking(self) -> None:
+        """Ask for what is missing of the manifest until it is complete."""
+        metadata = self.metadata
+        forgiven = self._swarm.now()
+        while metadata.missing:
+            now = self._swarm.now()
+            metadata.ask(now, list(self.share.members.values()))
+            if now - forgiven >= FORGIVE_SECONDS:
+                forgiven = now
+                metadata.forgive()
+            await trio.sleep(TICK)
+
+    # --- what the share tells -------------------------------------------------------
+
+    def welcomes(self, link: SecureLink) -> bool:
+        return not self._only_nodes or link.node_id in self._only_nodes
+
+    def member_joined(self, member: Member) -> None:
+        self._swarm.ping(member.link)
+        self.metadata.ask(self._swarm.now(), [member])
+
+    def member_left(self, member: Member) -> None:
+        self.metadata.left(member)
+
+    def header(self, member: Member, message: m.ManifestHeader) -> None:
+        if self.metadata.header(member, message):
+            self._clock.useful()
+        self.metadata.ask(self._swarm.now(), list(self.share.members.values()))
+
+    def page(self, member: Member, message: m.ManifestPage) -> None:
+        if self.metadata.page(member, message):
+            self._clock.useful()
+
+    # Chunks do not concern it: what members hold they told the share, and it
+    # has asked nobody for anything.
+
+    def member_has(self, member: Member, mask: int) -> None:
+        pass
+
+    def member_lost(self, member: Member, mask: int) -> None:
+        pass
+
+    def rejected(self, member: Member, message: m.Reject) -> None:
+        pass
+
+    def spoke(self, member: Member, round_trip: float | None) -> None:
+        pass
+
+    def sink(self, member: Member, data: m.Data) -> memoryview | None:
+        return self._swarm.discard(member, data)
+
+    async def room(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def filled(self, member: Member, data: m.Data) -> None:
+        pass
+
+
+async def fetch_manifest(
+    fetcher: ManifestFetcher,
+    dialler: Dialler,
+    links: trio.Nursery,
+    *,
+    timeout: float,
+    tell: Callable[[Event], None],
+) -> Manifest:
+    """Only a manifest, with all its pages, and nothing on this disk.
+
+    Links that are dialled run in `links`. Raises UnavailableError after
+    `timeout` seconds without anything new.
+    """
+    share, metadata = fetcher.share, fetcher.metadata
+    share.fetcher = fetcher
+    share.swarm.add(share)
+    try:
+        async with open_tasks() as nursery:
+            nursery.start_soon(dialler.run, links)
+            nursery.start_soon(dialler.give_up_when_idle, timeout, tell)
+            nursery.start_soon(fetcher.keep_asking)
+            while metadata.missing:
+                await metadata.changed.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        share.swarm.remove(share.file_id)
+    assert metadata.manifest is not None
+    return metadata.manifest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from furymesh.core.bitfield import chunks_of, from_bytes, mask_of, to_bytes
 from furymesh.core.errors import FuryMeshError, ProtocolError, SourceChangedError
-from furymesh.core.geometry import Geometry
+from furymesh.core.geometry import MAX_PAGES, PAGE_DIGESTS, Geometry
 from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.net.secure_link import SecureLink
@@ -23,9 +23,9 @@ from furymesh.wire import messages as m
 if TYPE_CHECKING:
     from furymesh.swarm.swarm import Swarm
 
-# Announcements kept from one member until the geometry is known: a bitmap of
-# the largest share is half of this.
-MAX_STASH = 1024 * 1024
+# No share has more chunks; so what one member announces before the geometry is
+# known takes two bitmaps of half a mebibyte at the most.
+MAX_CHUNKS = MAX_PAGES * PAGE_DIGESTS
 
 
 class ChunkSource(Protocol):
@@ -41,6 +41,33 @@ class ChunkSource(Protocol):
         """Let go of open files."""
 
 
+@dataclass(slots=True)
+class Early:
+    """What a member announced before the number of chunks was known."""
+
+    everything: bool = False
+    but: int = 0  # lost since it announced everything
+    mask: int = 0
+
+    def add(self, mask: int) -> None:
+        self.mask |= mask
+        self.but &= ~mask
+
+    def add_all(self) -> None:
+        self.everything, self.but = True, 0
+
+    def remove(self, mask: int) -> None:
+        self.mask &= ~mask
+        if self.everything:
+            self.but |= mask
+
+    def settle(self, geometry: Geometry) -> int:
+        """The chunks it has; ProtocolError if there are none of such numbers."""
+        if (self.mask | self.but) >> geometry.chunk_count:
+            raise ProtocolError("chunk index out of range")
+        return self.mask | (geometry.all_chunks & ~self.but if self.everything else 0)
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A peer with which a share is live, and what it did for us."""
@@ -51,8 +78,7 @@ class Member:
     # Chunks we cancelled, with the bytes of each that may still arrive, until
     # the member confirms.
     cancelled: dict[int, int] = field(default_factory=dict)
-    stash: list[m.Bitmap | m.Have | m.Lost] = field(default_factory=list)
-    stashed: int = 0
+    early: Early = field(default_factory=Early)
 
 
 class Fetcher(Protocol):
@@ -116,12 +142,10 @@ class Share:
         self.source = source
         uploads = self.swarm.uploads
         uploads.add_share(self.file_id, manifest.header.geometry.all_chunks, have)
-        for member in self.members.values():
+        for member in list(self.members.values()):
             uploads.peer_joined(self.file_id, member.link)
             if first:
-                stash, member.stash = member.stash, []
-                for announcement in stash:
-                    self._announced(member, announcement)
+                self._settle(member)
             else:
                 uploads.peer_has(self.file_id, member.link, member.have)
             self._send_bitmap(member.link)
@@ -237,7 +261,9 @@ class Share:
         link = member.link
         number = self._number(link)
         if message.header and manifest is not None:
-            link.send(m.ManifestHeader(number, manifest.header_bytes, self.name, self.executable))
+            # The name of a sealed share is for those who have its key.
+            name = "" if manifest.header.sealed else self.name
+            link.send(m.ManifestHeader(number, manifest.header_bytes, name, self.executable))
         missing = manifest.missing_pages if manifest is not None else -1
         for page in message.pages:
             held = manifest is not None and page < manifest.header.page_count
@@ -248,11 +274,7 @@ class Share:
 
     def _announced(self, member: Member, message: m.Bitmap | m.Have | m.Lost) -> None:
         if self.manifest is None:
-            size = len(message.bits) if isinstance(message, m.Bitmap) else 4 * len(message.chunks)
-            member.stashed += size + 1
-            if member.stashed > MAX_STASH:
-                raise ProtocolError("more announcements than any share needs")
-            member.stash.append(message)
+            self._announced_early(member.early, message)
             return
         match message:
             case m.Bitmap():
@@ -261,6 +283,28 @@ class Share:
                 self._add(member, self._checked(chunks))
             case m.Lost(_, chunks):
                 self._remove(member, self._checked(chunks))
+
+    def _announced_early(self, early: Early, message: m.Bitmap | m.Have | m.Lost) -> None:
+        match message:
+            case m.Bitmap(all=True):
+                early.add_all()
+            case m.Bitmap(_, first, bits):
+                if first + 8 * len(bits) > MAX_CHUNKS:
+                    raise ProtocolError("bitmap of more chunks than any share has")
+                early.add(int.from_bytes(bits, "little") << first)
+            case m.Have(_, chunks):
+                early.add(_any_mask(chunks))
+            case m.Lost(_, chunks):
+                early.remove(_any_mask(chunks))
+
+    def _settle(self, member: Member) -> None:
+        """The geometry is known: what was announced before is checked, and counts."""
+        early, member.early = member.early, Early()
+        try:
+            self._add(member, early.settle(self.geometry))
+        except ProtocolError as error:
+            # The task this runs in is not the link's: end that link, and nothing else.
+            member.link.goodbye(m.Reason.PROTOCOL, str(error))
 
     # --- helpers ------------------------------------------------------------------
 
@@ -309,3 +353,10 @@ class Share:
 
     def _number(self, link: SecureLink) -> int:
         return link.session.number(self.file_id)
+
+
+def _any_mask(chunks: tuple[int, ...]) -> int:
+    """The mask of chunk indices, as far as they can be checked without a geometry."""
+    if chunks and max(chunks) >= MAX_CHUNKS:
+        raise ProtocolError("chunk index above that of any share")
+    return mask_of(chunks)

@@ -4,63 +4,72 @@ Always true:
 
 * at most one link per remote process: of two, the one dialled by the smaller
   (node id, instance) stays, so both ends keep the same one;
-* a share is live on a link exactly while the link is in ``share.members``;
-* an upload slot belongs to exactly one job, and a job to one link's queue.
+* a share is live on a link exactly while the link is in ``share.members``, but
+  for links that have said goodbye;
+* one node, or one machine, cannot take the places of all others.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import count
 from random import Random
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, InternalError, ProtocolError
+from furymesh.core.errors import (
+    FuryMeshError,
+    IllegalStateError,
+    InternalError,
+    LinkClosedError,
+    ProtocolError,
+)
 from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
-from furymesh.core.link import Address
-from furymesh.core.uploads import Job, Uploads
-from furymesh.discovery.book import PeerBook, Source
-from furymesh.net.connect import Endpoint, packed_ip, unpacked_ip
-from furymesh.net.secure_link import Piece, SecureLink
-from furymesh.swarm.share import ChunkSource, Member, Share
+from furymesh.core.uploads import Uploads
+from furymesh.discovery.book import PeerBook
+from furymesh.net.addresses import is_loopback, same_machine
+from furymesh.net.connect import Endpoint
+from furymesh.net.secure_link import LinkHandler, Piece, SecureLink
+from furymesh.swarm import exchange
+from furymesh.swarm.sending import ChunkPiece, Sending
+from furymesh.swarm.share import Member, Share
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
-MAX_LINKS = 200  # more would only share the same uplink
+MAX_LINKS = 200  # accepted ones; more would only share the same uplink
+MAX_PER_NODE = 4  # processes of one node at a time
+MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
-INTRODUCTIONS = 30  # peers told to a newcomer: enough for the degree it needs
-DISK_THREADS = 4  # cold reads at once
+MAX_BANNED_HERE = 2  # nodes banned at one address before the address is
+UNUSED_SECONDS = 15.0  # a link on which no share is live takes a place for nothing
+WATCH_SECONDS = 1.0  # between two looks at a link
+PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
+PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
 
 
-@dataclass(slots=True)
-class _Sending:
-    job: Job
-    offset: int = 0
+class _Deaf:
+    """The handler of a refused link: nothing on it means anything."""
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        """Ignored."""
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        raise ProtocolError("chunk bytes that nobody asked for")
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """Never asked."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        return None
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """Never asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPiece:
-    """A piece of a chunk, read when the writer has room for it."""
-
-    message: m.Data
-    source: ChunkSource
-    share: Share
-    limiter: trio.CapacityLimiter
-
-    def read_now(self, view: memoryview) -> bool:
-        return self.source.resident_read_into(self.message.chunk, self.message.offset, view)
-
-    async def read(self, view: memoryview) -> None:
-        await trio.to_thread.run_sync(
-            self.source.read_into,
-            self.message.chunk,
-            self.message.offset,
-            view,
-            limiter=self.limiter,
-        )
+_DEAF: LinkHandler = _Deaf()
 
 
 class Swarm:
@@ -79,11 +88,20 @@ class Swarm:
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
         self._refused: dict[SecureLink, list[m.Join]] = {}
-        self._sending: dict[SecureLink, deque[_Sending]] = {}
+        self._sending = Sending(self.uploads, self.shares)
+        self._banned_at: dict[str, set[NodeId]] = {}
+        self._probed: set[tuple[NodeId, bytes]] = set()
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
-        self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._discard = memoryview(bytearray(codec.MAX_PIECE))
-        self.report: Callable[[str], None] = lambda problem: None  # a line for the operator
+
+    @property
+    def report(self) -> Callable[[str], None]:
+        """Takes a line for the operator."""
+        return self._sending.report
+
+    @report.setter
+    def report(self, report: Callable[[str], None]) -> None:
+        self._sending.report = report
 
     def now(self) -> float:
         return trio.current_time()
@@ -94,10 +112,17 @@ class Swarm:
     # --- shares -------------------------------------------------------------------
 
     def add(self, share: Share) -> None:
-        """Take part in a share; who asked for it before, and could prove it, is told now."""
+        """Take part in a share; who asked for it before, and could prove it, is told now.
+
+        Raises IllegalStateError if this node takes part in it already.
+        """
+        if share.file_id in self.shares:
+            raise IllegalStateError("a share was added twice")
         self.shares[share.file_id] = share
         self._tags[discovery_tag(share.file_id)] = share.file_id
         for link, refused in self._refused.items():
+            if link.leaving:
+                continue
             asked = any(link.session.proves(join, share.file_id) for join in refused)
             if asked and share.welcomes(link):
                 self.join(link, share)
@@ -111,9 +136,8 @@ class Swarm:
                 link.send(link.session.leave(file_id, reason))
             share.gone(link)
         self.uploads.remove_share(file_id)
-        for link, sendings in self._sending.items():
-            for sending in [s for s in sendings if s.job.file_id == file_id]:
-                self._stop_sending(link, sending)
+        for link in self._numbers:
+            self._sending.leave(link, file_id)
         if share.source is not None:
             share.source.close()
 
@@ -128,66 +152,132 @@ class Swarm:
 
     async def run_link(self, link: SecureLink) -> None:
         """Serve a new link until it ends; at once if it is one too many."""
-        refusal = self._refusal(link)
-        if refusal is not None:
+        try:
+            refusal = await self._refusal(link)
+            if refusal is None:
+                await self._run_link(link)
+                return
             link.goodbye(refusal)
             with trio.move_on_after(1):
-                await link.run(self)
-            return
+                await link.run(_DEAF)
+        finally:
+            link.close()
+
+    async def _run_link(self, link: SecureLink) -> None:
         key = (link.node_id, link.instance)
         self.links[key] = link
         self._numbers[link] = next(self._count)
-        self._sending[link] = deque()
+        self._sending.open(link)
         try:
             for share in self.shares.values():
                 if share.fetcher is not None and share.fetcher.welcomes(link):
                     self.join(link, share)
-            await link.run(self)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, link)
+                await link.run(self)
+                nursery.cancel_scope.cancel()
         finally:
             if self.links.get(key) is link:
                 del self.links[key]
             for share in self.shares.values():
                 share.gone(link)
-            for sending in list(self._sending.pop(link)):
-                self.uploads.finished(sending.job)
+            self._sending.close(link)
             del self._numbers[link]
             self._refused.pop(link, None)
             self._pinged.pop(link, None)
             if isinstance(link.closed_because, InternalError):
                 self.report(str(link.closed_because))
-            self.dispatch()
 
-    def _refusal(self, link: SecureLink) -> m.Reason | None:
+    async def _watch(self, link: SecureLink) -> None:
+        """See that a link is worth its place, and its slots."""
+        used_at = self.now()
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            self._sending.relieve(link)
+            if any(link in share.members for share in self.shares.values()):
+                used_at = self.now()
+            elif self.now() - used_at > UNUSED_SECONDS:
+                link.goodbye(m.Reason.IDLE, "no share in common")
+
+    async def _refusal(self, link: SecureLink) -> m.Reason | None:
+        """Why a new link must go; None if it may stay, and takes the place of an older one."""
         me = (self.endpoint.identity.node_id, self.endpoint.instance)
         them = (link.node_id, link.instance)
         if me == them:
             return m.Reason.DUPLICATE
-        if link.node_id in self.banned:
+        if self._is_banned(link):
             return m.Reason.FORBIDDEN
         other = self.links.get(them)
-        if other is not None:
-            mine_first = me < them
-            if link.initiator == other.initiator or link.initiator != mine_first:
+        if other is None:
+            return None if self._room_for(link) else m.Reason.BUSY
+        if link.initiator == other.initiator:
+            # They dial again, or we do: the old link may be dead and not know it.
+            if them in self._probed or await self._lives(other, them):
                 return m.Reason.DUPLICATE
+            if self.links.get(them) not in (other, None):
+                return m.Reason.DUPLICATE
+            if self._is_banned(link):
+                return m.Reason.FORBIDDEN
+            other.close(LinkClosedError("the peer was silent and has linked anew"))
+        elif link.initiator != (me < them):
+            return m.Reason.DUPLICATE
+        else:
             other.goodbye(m.Reason.DUPLICATE)
-        elif len(self.links) >= self.max_links:
-            return m.Reason.BUSY
         return None
 
-    def link_to(self, node_id: NodeId) -> SecureLink | None:
-        """A link to any process of a node."""
-        return next((link for link in self.links.values() if link.node_id == node_id), None)
+    async def _lives(self, link: SecureLink, key: tuple[NodeId, bytes]) -> bool:
+        """Whether anything comes on a link within PROBE_SECONDS of asking for it."""
+        asked_at = self.now()
+        self._probed.add(key)
+        try:
+            link.send(m.Ping(0))
+            while self.links.get(key) is link and self.now() < asked_at + PROBE_SECONDS:
+                await trio.sleep(PROBE_SECONDS / 40)
+                if link.heard_at > asked_at:
+                    return not link.leaving
+            return False
+        finally:
+            self._probed.discard(key)
+
+    def _room_for(self, link: SecureLink) -> bool:
+        """Whether one more link fits; what we dial ourselves always does, up to a node's few."""
+        if sum(node_id == link.node_id for node_id, _ in self.links) >= MAX_PER_NODE:
+            return False
+        if link.initiator:
+            return True
+        accepted = [other for other in self.links.values() if not other.initiator]
+        if len(accepted) >= self.max_links:
+            return False
+        if is_loopback(link.remote[0]):
+            return True
+        machine = same_machine(link.remote[0])
+        near = sum(same_machine(other.remote[0]) == machine for other in accepted)
+        return near < MAX_PER_MACHINE
+
+    def _is_banned(self, link: SecureLink) -> bool:
+        nodes = self._banned_at.get(same_machine(link.remote[0]), ())
+        return link.node_id in self.banned or len(nodes) >= MAX_BANNED_HERE
 
     def quarantine(self, link: SecureLink) -> None:
-        """A peer sent a bad chunk: end its links and make no more."""
+        """A peer sent a bad chunk: end its links and make no more.
+
+        Its address too, if it is the second such node there: identities cost
+        nothing. Loopback is spared, because it says nothing of who is behind it.
+        """
         self.banned.add(link.node_id)
+        if not is_loopback(link.remote[0]):
+            self._banned_at.setdefault(same_machine(link.remote[0]), set()).add(link.node_id)
         for other in list(self.links.values()):
-            if other.node_id == link.node_id:
+            if self._is_banned(other):
                 other.goodbye(m.Reason.BAD_DATA)
+                self._sending.leave_all(other)
+                for share in self.shares.values():
+                    share.gone(other)
 
     def ping(self, link: SecureLink) -> None:
         """Measure a round trip unless a measurement is under way."""
-        if link not in self._pinged:
+        _, asked_at = self._pinged.get(link, (0, float("-inf")))
+        if self.now() - asked_at > PING_SECONDS:
             nonce = self.rng.getrandbits(63) | 1
             self._pinged[link] = (nonce, self.now())
             link.send(m.Ping(nonce))
@@ -195,13 +285,15 @@ class Swarm:
     # --- the link's handler -------------------------------------------------------
 
     def message(self, link: SecureLink, message: m.Message) -> None:
+        if link.leaving:
+            return
         match message:
             case m.Join():
                 self._joined(link, message)
             case m.Refuse():
                 link.session.refused(message)
             case m.Ping():
-                link.send(m.Pong(message.nonce))
+                link.pong(message.nonce)
             case m.Pong():
                 self._ponged(link, message)
             case m.Leave():
@@ -245,39 +337,10 @@ class Swarm:
             share.fetcher.filled(member, data)
 
     def piece(self, link: SecureLink, room: int) -> ChunkPiece | None:
-        sendings = self._sending.get(link)
-        while sendings:
-            sending = sendings[0]
-            job = sending.job
-            share = self.shares[job.file_id]
-            length = share.geometry.length(job.chunk)
-            size = min(length - sending.offset, room, codec.MAX_PIECE)
-            if share.source is None or not share.have >> job.chunk & 1:
-                self._stop_sending(link, sending)
-                number = link.session.number(job.file_id)
-                link.send(m.Reject(number, (job.chunk,), m.Reason.NOT_HELD))
-                continue
-            number = link.session.number(job.file_id)
-            message = m.Data(number, job.chunk, sending.offset, size)
-            sending.offset += size
-            if sending.offset == length:
-                self._stop_sending(link, sending)
-            return ChunkPiece(message, share.source, share, self._disk)
-        return None
+        return self._sending.piece(link, room)
 
     def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
-        """The chunk cannot be read (any more): withdraw it, blame nobody."""
-        assert isinstance(piece, ChunkPiece)
-        share = piece.share
-        chunk = piece.message.chunk
-        self.report(f"{share.name}: {error}")
-        for sending in list(self._sending.get(link, ())):
-            if sending.job.chunk == chunk and sending.job.file_id == share.file_id:
-                self._stop_sending(link, sending)
-        if link in share.members:
-            number = link.session.number(share.file_id)
-            link.send(m.Reject(number, (chunk,), m.Reason.NOT_HELD))
-        share.unreadable(chunk, error)
+        self._sending.unreadable(link, piece, error)
 
     # --- joining and leaving --------------------------------------------------------
 
@@ -304,8 +367,7 @@ class Swarm:
         if share is None:
             return
         share.gone(link)
-        for sending in [s for s in self._sending.get(link, ()) if s.job.file_id == file_id]:
-            self._stop_sending(link, sending)
+        self._sending.leave(link, file_id)
         if link.session.joined(file_id):
             link.send(link.session.leave(file_id, m.Reason.DONE))
 
@@ -320,56 +382,20 @@ class Swarm:
             if member is not None and share.fetcher is not None:
                 share.fetcher.spoke(member, round_trip)
 
-    # --- uploads ------------------------------------------------------------------
+    # --- what shares ask for ----------------------------------------------------------
 
     def dispatch(self) -> None:
         """Give free slots to the requests that deserve them."""
-        while (job := self.uploads.next_job()) is not None:
-            link = job.peer
-            assert isinstance(link, SecureLink)
-            self._sending[link].append(_Sending(job))
-            link.poke()
+        self._sending.dispatch()
 
     def abandon(self, link: SecureLink, file_id: FileId, chunk: int) -> None:
         """Stop sending a chunk that the peer no longer wants."""
-        for sending in list(self._sending.get(link, ())):
-            if sending.job.file_id == file_id and sending.job.chunk == chunk:
-                self._stop_sending(link, sending)
-
-    def _stop_sending(self, link: SecureLink, sending: _Sending) -> None:
-        self._sending[link].remove(sending)
-        self.uploads.finished(sending.job)
-        self.dispatch()
-
-    # --- peer exchange --------------------------------------------------------------
+        self._sending.abandon(link, file_id, chunk)
 
     def introduce(self, share: Share, newcomer: SecureLink) -> None:
         """Tell a newcomer who else is here."""
-        if share.private:
-            return
-        addresses = [
-            address
-            for link in share.members
-            if link is not newcomer and (address := _public_address(link)) is not None
-        ]
-        if addresses:
-            chosen = self.rng.sample(addresses, min(len(addresses), INTRODUCTIONS))
-            number = newcomer.session.number(share.file_id)
-            newcomer.send(m.Peers(number, tuple(chosen)))
+        exchange.introduce(share, newcomer, self.rng)
 
     def learnt(self, share: Share, link: SecureLink, peers: Iterable[m.PeerAddress]) -> None:
-        """A member told us of others; a hint, never a fact."""
-        if share.fetcher is None or share.private:
-            return
-        for peer in peers:
-            address = Address(
-                unpacked_ip(peer.ip), peer.port, NodeId(peer.node_id) if peer.node_id else None
-            )
-            self.book.add(share.file_id, address, Source.EXCHANGE)
-
-
-def _public_address(link: SecureLink) -> m.PeerAddress | None:
-    """Where others can reach the node at the other end, as far as we can tell."""
-    port = link.remote[1] if link.initiator else (link.hello.listen_port if link.hello else 0)
-    ip = packed_ip(link.remote[0])
-    return m.PeerAddress(ip, port, link.node_id) if port and ip else None
+        """A member told us of others."""
+        exchange.learnt(share, link, peers, self.book)

@@ -7,6 +7,7 @@ lock, manifest, resume data, part.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -18,11 +19,14 @@ from furymesh.core.errors import (
     DamagedResumeDataError,
     DiskFullError,
     EnvironmentFault,
+    InvalidManifestError,
     NotFoundError,
+    UsageError,
 )
 from furymesh.core.geometry import Geometry
 from furymesh.core.ids import FileId
 from furymesh.core.layout import Layout
+from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer
@@ -31,13 +35,14 @@ from furymesh.core.units import format_size
 from furymesh.storage.check import Check
 from furymesh.storage.content import Content
 from furymesh.storage.files import translating
-from furymesh.storage.finished import FinishedReader
+from furymesh.storage.finished import FinishedReader, facts_of
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part import PartStore, missing_chunks
-from furymesh.storage.part_names import is_part_of, part_path
+from furymesh.storage.part_names import is_part_of, part_path, remove_part
 from furymesh.storage.publish import find_published, publish
 from furymesh.storage.resume import ResumeData
+from furymesh.storage.scan import Facts
 
 SEALED_SUFFIX = ".sealed"  # ciphertext kept for want of the key
 
@@ -83,6 +88,7 @@ class Workspace:
         self.executable = False
         self.sealed = False  # ciphertext is kept
         self.known_peers: tuple[str, ...] = ()
+        self.facts: tuple[Facts, ...] | None = None  # of the published files
         self._manifests = ManifestStore(settings.data_dir)
         self._stored: ResumeMeta | None = None
         self._lock = DownloadLock(settings.resume_dir, order.file_id)
@@ -94,7 +100,11 @@ class Workspace:
         self._lock.acquire("furymesh node" if self.order.detached else "furymesh get")
 
     def recall(self) -> None:
-        """Load what an earlier run left: resume data, manifest, key, peers."""
+        """Load what an earlier run left: resume data, manifest, key, peers.
+
+        Resume data may be forged or from another machine: each fact of it is
+        taken by itself, and one that makes no sense is as good as absent.
+        """
         file_id = self.order.file_id
         if self.settings.resume_enabled:
             try:
@@ -107,11 +117,13 @@ class Workspace:
         self.manifest = self._manifests.load(file_id)
         stored = self._stored
         if stored is not None:
+            # One that does not fit is refused later: without any, ciphertext would be kept.
             self.key = self.key or stored.key
             self.executable = stored.executable
-            self.known_peers = stored.peers
+            self.known_peers = tuple(filter(_is_address, stored.peers))
             if self.manifest is None and stored.header is not None:
-                self.manifest = Manifest(stored.header, file_id)
+                with contextlib.suppress(InvalidManifestError):
+                    self.manifest = Manifest(stored.header, file_id)
 
     def remember_header(self, manifest: Manifest) -> None:
         """Keep a manifest, with the pages it has so far."""
@@ -133,6 +145,7 @@ class Workspace:
         assert manifest is not None
         geometry = manifest.header.geometry
         sealer = self._sealer(manifest)
+        self._match(geometry)
         self.layout = Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
         self.final = self._final(hint)
         part = self._place(self.final)
@@ -148,11 +161,15 @@ class Workspace:
         return good, doubtful
 
     def source(self, path: Path) -> Content:
-        """A reader of the stream over the part, or over the published result."""
+        """A reader of the stream over the part, or over the published result.
+
+        What was published must stay as it was; the part grows, and whoever
+        reads it asks for chunks that were verified.
+        """
         manifest = self.manifest
         assert manifest is not None
         sealer = None if self.sealed else self._sealer(manifest)
-        return Content(path, self.layout, manifest.header.geometry, sealer)
+        return Content(path, self.layout, manifest.header.geometry, sealer, self.facts)
 
     def publish(self) -> Path:
         """Give the verified part its final name, then drop the resume data."""
@@ -168,6 +185,7 @@ class Workspace:
         if self.resume is not None:
             self.resume.delete()
             self.resume = None
+        self.facts = facts_of(path, self.layout)
         return path
 
     def close(self) -> None:
@@ -191,11 +209,26 @@ class Workspace:
         sealer.require(manifest.header.seal_check)
         return sealer
 
+    def _match(self, geometry: Geometry) -> None:
+        """Let go of resume data that counts other chunks than the manifest does."""
+        if self.resume is None or not self.resume.meta.chunk_count:
+            return
+        meta = self.resume.meta
+        told = (meta.size, meta.chunk_size, meta.chunks_total)
+        if told != (geometry.size, geometry.chunk_size, geometry.chunk_count):
+            self.notes.append(
+                "the resume data is about other chunks; what the part holds is hashed"
+            )
+            self.resume.close()
+            self.resume = None
+
     def _final(self, hint: str) -> Path:
         """The path asked for, or stored, or made of the best name there is."""
         order, stored = self.order, self._stored
-        if order.output is None and stored is not None and stored.output:
-            return Path(stored.output)
+        if order.output is None and stored is not None:
+            output = _own_path(stored.output)
+            if output is not None and self._worked_at(output, stored):
+                return output
         fallback = order.file_id.hex()[:16]
         name = safe_name(order.name or (stored.name if stored else "") or hint, fallback)
         if self.sealed:
@@ -203,17 +236,29 @@ class Workspace:
         target = order.output
         if target is None:
             return Path(os.path.abspath(self.settings.download_dir / name))
-        is_directory = target.is_dir() or str(target).endswith(os.sep)
-        if is_directory and not (
-            order.overwrite and not self.layout.single and not target.is_dir()
-        ):
-            target = target / name
+        with translating(target, "look at"):
+            if target.is_dir():
+                target = target / name
         return Path(os.path.abspath(target))
+
+    def _worked_at(self, output: Path, stored: ResumeMeta) -> bool:
+        """Whether a stored output is where this download was really under way.
+
+        A directory that is gone, like that of a disk which is not mounted, is
+        for `_place` to complain of, rather than to begin again elsewhere.
+        """
+        with translating(output, "look at"):
+            if not output.parent.is_dir() or os.path.lexists(part_path(output, self.order.file_id)):
+                return True
+        inode = stored.part_inode
+        return inode is not None and find_published(output, inode) is not None
 
     def _place(self, final: Path) -> Path:
         """Where the part is to lie; moves it there if it lies elsewhere."""
         parent = final.parent
-        if not parent.is_dir():
+        with translating(parent, "look at"):
+            here = parent.is_dir()
+        if not here:
             raise EnvironmentFault(
                 f"there is no directory {shown(str(parent))}: create it or choose another --output"
             )
@@ -223,10 +268,11 @@ class Workspace:
                 " choose another --output or change its permissions"
             )
         part = part_path(final, self.order.file_id)
-        old = Path(self._stored.part) if self._stored is not None else part
+        old = _own_path(self._stored.part) if self._stored is not None else None
+        if old is None or old == part or os.path.lexists(part):
+            return part
         # Resume data may be forged: only what is named like our part is moved.
-        ours = is_part_of(old, self.order.file_id)
-        if old != part and ours and os.path.lexists(old) and not os.path.lexists(part):
+        if is_part_of(old, self.order.file_id) and os.path.lexists(old):
             with translating(part, "move the part to"):
                 shutil.move(str(old), str(part))
         return part
@@ -235,15 +281,20 @@ class Workspace:
         """Undo a rename after which an earlier run was killed before it could say so.
 
         Inode numbers are used again, so what looks like our work is moved only
-        if every chunk of it is.
+        if every chunk of it is. What has the part's name then is no part: it is
+        the folder that was to be replaced, and was about to be removed.
         """
         manifest, resume, stored = self.manifest, self.resume, self._stored
         assert manifest is not None
         everything = manifest.header.geometry.all_chunks
         if resume is None or stored is None or stored.part_inode is None:
             return
-        if os.path.lexists(part) or resume.have != everything or not manifest.complete:
+        if resume.have != everything or not manifest.complete:
             return
+        with translating(part, "look at"):
+            replaced = os.path.lexists(part)
+            if replaced and part.lstat().st_ino == stored.part_inode:
+                return
         published = find_published(self.final, stored.part_inode)
         if published is None or published.is_dir() == self.layout.single:
             return
@@ -253,6 +304,8 @@ class Workspace:
         finally:
             reader.close()
         if ours:
+            if replaced:
+                remove_part(part, self.order.file_id)
             with translating(published, "take up again"):
                 published.rename(part)
 
@@ -319,9 +372,10 @@ class Workspace:
             self.resume = ResumeData.create(self.settings.resume_dir, meta)
         else:
             self.resume.update_meta(**facts)
-            self.resume.lose_all(self.resume.have & ~good)
+        # First what is to be hashed, so that a crash in between loses none of it.
         if doubtful:
             self.resume.doubt(doubtful)
+        self.resume.lose_all(self.resume.have & ~good)
 
     def settle(self, good: int, bad: int) -> None:
         """Record what hashing the doubtful chunks has shown."""
@@ -330,8 +384,27 @@ class Workspace:
         for chunk in chunks_of(good):
             self.resume.add(chunk)
         self.resume.lose_all(bad)
+        # Hashing is slow: what came of it is kept, also that of the bad ones.
+        self.resume.compact(self.part.sync)
 
     def note_peers(self, peers: tuple[str, ...]) -> None:
         """Remember whom to ask, for the next run."""
         if self.resume is not None and peers != self.resume.meta.peers:
             self.resume.update_meta(peers=peers)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        Address.parse(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _own_path(text: str) -> Path | None:
+    """A path out of resume data, if it can be one that furymesh wrote there."""
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        return None
+    return Path(text) if os.path.isabs(text) and b"\0" not in raw else None

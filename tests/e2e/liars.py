@@ -18,8 +18,9 @@ from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import load_or_create
 from furymesh.net.secure_link import SecureLink
 from furymesh.storage.manifests import ManifestStore
+from furymesh.swarm.sending import ChunkPiece
 from furymesh.swarm.share import Share
-from furymesh.swarm.swarm import ChunkPiece, Swarm
+from furymesh.swarm.swarm import Swarm
 from furymesh.wire import messages as m
 
 

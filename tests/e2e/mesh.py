@@ -7,6 +7,7 @@ Processes are ended by their own process id, and every wait has a deadline.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
 import json
 import os
@@ -322,7 +323,7 @@ def stop_hard(process: Process) -> None:
 
 def same(one: Path, other: Path) -> bool:
     """Whether two files have the same bytes."""
-    return one.read_bytes() == other.read_bytes()
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _peer_flags(peers: Sequence[str]) -> list[str]:

@@ -42,6 +42,8 @@ def test_kill_at_random_points(mesh: Mesh, size: int, kills: int, rate: str) -> 
     assert complete["bytes_reused"] + complete["bytes_fetched"] == size
     assert same(Path(complete["path"]), source)
     assert not list(mesh.home("user").glob("resume/*.resume"))
+    for large in (Path(complete["path"]), source):
+        large.unlink()
 
 
 def test_what_was_journaled_is_exactly_what_is_reused(mesh: Mesh, seed: Seed) -> None:

@@ -88,7 +88,9 @@ def test_a_downloader_serves_what_it_has(mesh: Mesh, seed: Seed) -> None:
     assert done.code == 0, done.err
     complete = mesh.get("last", seed.link, "--output", "b", peers=[middle.address])
     assert same(Path(complete["path"]), seed.source)
-    assert [peer["node_id"] for peer in complete["peers"]][:1] == [middle.node_id]
+    # The first also introduces the seed, so how much comes from which is chance.
+    brought = {peer["node_id"]: peer["bytes"] for peer in complete["peers"]}
+    assert brought[middle.node_id] > 0
 
 
 def test_several_downloads_share_one_link(mesh: Mesh, seed: Seed) -> None:

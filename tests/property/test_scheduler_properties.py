@@ -37,9 +37,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.verifying: list[int] = []
         self.paused = False
 
-    @initialize(seed=st.integers(0, 99), have=masks, known=masks)
-    def start(self, seed: int, have: int, known: int) -> None:
-        self.scheduler = Scheduler(self.geometry, Random(seed), have=have)
+    @initialize(seed=st.integers(0, 99), have=masks, known=masks, senders=st.integers(1, 6))
+    def start(self, seed: int, have: int, known: int, senders: int) -> None:
+        self.senders = senders
+        self.scheduler = Scheduler(self.geometry, Random(seed), have=have, max_senders=senders)
         self.scheduler.verifiable = known
 
     def apply(self, actions: list[Action]) -> None:
@@ -117,7 +118,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(chunk=st.integers(0, COUNT - 1))
     def disk_forgot(self, chunk: int) -> None:
         if self.scheduler.ledger.have >> chunk & 1:
-            self.apply(self.scheduler.lost(self.now, chunk))
+            self.apply(self.scheduler.lost(self.now, 1 << chunk))
 
     @rule(peer=numbers, mask=masks, held=st.booleans(), suggest=st.lists(st.integers(0, 2 * COUNT)))
     def reject(self, peer: int, mask: int, held: bool, suggest: list[int]) -> None:
@@ -136,6 +137,16 @@ class SchedulerMachine(RuleBasedStateMachine):
                 sent = self.now - round_trip
                 self.stale[peer] = {c: t for c, t in self.stale[peer].items() if t > sent}
             self.apply(self.scheduler.heard(self.now, peer, round_trip))
+
+    @rule(peer=numbers, full=st.booleans())
+    def slabs(self, peer: int, full: bool) -> None:
+        if peer in self.have:
+            (self.scheduler.held_up if full else self.scheduler.let_go)(self.now, peer)
+
+    @rule(peer=numbers)
+    def stir(self, peer: int) -> None:
+        if peer in self.have:
+            self.scheduler.stirred(self.now, peer)
 
     @rule(seconds=st.sampled_from([0.001, TICK, 0.3, 1.0, 3.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -166,6 +177,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert self.scheduler.owes(peer, chunk) == (chunk in asked)
                 owners[chunk] += chunk in asked
         assert max(owners) <= MAX_OWNERS
+        assert sum(map(bool, self.asked.values())) <= self.senders
         reachable = 0
         for mask in self.have.values():
             reachable |= mask
@@ -179,6 +191,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         self.room_again()
+        for peer in self.have:
+            self.slabs(peer, full=False)
         self.learn_digests(self.geometry.all_chunks)
         self.have[HONEST], self.asked[HONEST], self.stale[HONEST] = 0, {}, {}
         self.scheduler.peer_joined(self.now, HONEST)

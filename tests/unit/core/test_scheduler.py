@@ -8,13 +8,17 @@ import pytest
 
 from furymesh.core.errors import IllegalStateError
 from furymesh.core.geometry import Geometry
-from furymesh.core.scheduler import (
+from furymesh.core.peer_state import (
     BUSY_FACTOR,
     BUSY_GRACE,
-    ELSEWHERE_SECONDS,
+    MIN_RATE,
     STALL_SECONDS,
-    TICK,
     UNKNOWN_SECONDS,
+)
+from furymesh.core.scheduler import (
+    ELSEWHERE_SECONDS,
+    SLOW_RATE,
+    TICK,
     Action,
     Cancel,
     Request,
@@ -226,7 +230,7 @@ def test_a_lost_chunk_is_fetched_again() -> None:
     scheduler = make(1, have=1)
     join(scheduler, 1, 1)
     assert scheduler.ledger.done
-    assert asked(scheduler.lost(1.0, 0), 1) == [0]
+    assert asked(scheduler.lost(1.0, 0b1), 1) == [0]
 
 
 def test_what_a_peer_lost_is_asked_of_another() -> None:
@@ -235,7 +239,7 @@ def test_what_a_peer_lost_is_asked_of_another() -> None:
     join(scheduler, 2, 1)
     assert asked(scheduler.peer_lost(0.1, 1, 1), 2) == [0]
     assert scheduler.availability(0) == 1
-    assert not scheduler.interesting(1)
+    assert scheduler.reachable == 1
 
 
 def test_joining_twice_is_a_bug() -> None:

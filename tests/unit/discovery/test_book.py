@@ -7,10 +7,14 @@ import pytest
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
 from furymesh.discovery.book import (
+    DROPPED_SECONDS,
     GIVE_UP,
     MAX_ADDRESSES,
     MAX_BACKOFF_HEARD,
     MAX_BACKOFF_NAMED,
+    MAX_HEARD,
+    MAX_HEARD_DIALS,
+    MAX_TOLD,
     Candidate,
     PeerBook,
     Source,
@@ -97,12 +101,15 @@ def test_hearsay_is_given_up(book: PeerBook) -> None:
     assert book.candidates(SHARE) == []
 
 
-def test_success_clears_the_past(book: PeerBook) -> None:
+def test_only_help_clears_the_past(book: PeerBook) -> None:
+    """Who connects only to break the rules again must wait ever longer."""
     book.add(SHARE, address(1), Source.USER)
     candidate = only(book)
     for _ in range(5):
-        book.failed(SHARE, candidate, 0.0, "refused")
-    book.worked(candidate)
+        book.connected(candidate)
+        book.failed(SHARE, candidate, 0.0, "broke a rule")
+    assert candidate.not_before > 3.0
+    book.helped(candidate)
     book.failed(SHARE, candidate, 0.0, "gone")
     assert candidate.not_before < 1.0
 
@@ -132,3 +139,64 @@ def test_dropped_address_stays_away_until_named_again(book: PeerBook) -> None:
     book.drop(SHARE, only(book))
     assert book.candidates(SHARE) == []
     book.drop(OTHER, Candidate(address(1), Source.USER))
+
+
+def test_one_teller_is_believed_so_many_addresses(book: PeerBook) -> None:
+    liar, honest = NodeId(b"l" * 32), NodeId(b"h" * 32)
+    for number in range(2 * MAX_TOLD):
+        book.add(SHARE, address(number), Source.EXCHANGE, teller=liar)
+    assert len(book.candidates(SHARE)) == MAX_TOLD
+    for candidate in book.candidates(SHARE):
+        book.drop(SHARE, candidate)
+    book.add(SHARE, address(5000), Source.EXCHANGE, teller=liar)
+    book.add(SHARE, address(5001), Source.EXCHANGE, teller=honest)
+    assert only(book).address == address(5001)
+
+
+def test_dropped_hearsay_is_not_believed_again(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    book.drop(SHARE, only(book))
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    assert book.candidates(SHARE) == []
+    book.add(SHARE, address(1), Source.USER)
+    assert only(book).source is Source.USER
+    book.drop(SHARE, only(book))
+    assert book.due(SHARE, DROPPED_SECONDS) is None
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    assert only(book).source is Source.EXCHANGE
+
+
+def test_hearsay_pushes_out_only_hearsay_that_failed(book: PeerBook) -> None:
+    for number in range(MAX_ADDRESSES):
+        book.add(SHARE, address(number), Source.EXCHANGE)
+    book.add(SHARE, address(7000), Source.EXCHANGE)
+    assert address(7000) not in [candidate.address for candidate in book.candidates(SHARE)]
+    book.failed(SHARE, book.candidates(SHARE)[9], 0.0, "refused")
+    book.add(SHARE, address(7000), Source.EXCHANGE)
+    known = [candidate.address for candidate in book.candidates(SHARE)]
+    assert address(7000) in known
+    assert address(9) not in known
+
+
+def test_hearsay_leaves_places_for_a_named_address_that_waits(book: PeerBook) -> None:
+    for number in range(20):
+        book.add(SHARE, address(number), Source.EXCHANGE)
+    book.add(SHARE, address(99), Source.USER)
+    named = book.due(SHARE, 0.0)
+    assert named is not None
+    book.failed(SHARE, named, 0.0, "refused")
+
+    def dial() -> list[Candidate]:
+        dialled = []
+        while (candidate := book.due(SHARE, 0.0)) is not None:
+            candidate.busy = True
+            dialled.append(candidate)
+        return dialled
+
+    for expected in (MAX_HEARD_DIALS, MAX_HEARD_DIALS, MAX_HEARD - 2 * MAX_HEARD_DIALS):
+        dialled = dial()
+        assert len(dialled) == expected
+        for candidate in dialled:
+            book.connected(candidate)
+    named.busy = True
+    assert len(dial()) == 20 - MAX_HEARD

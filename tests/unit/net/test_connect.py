@@ -12,7 +12,8 @@ from furymesh.core.errors import EnvironmentFault, HandshakeError, UnavailableEr
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.net import connect
-from furymesh.net.connect import Endpoint, listen, packed_ip, unpacked_ip
+from furymesh.net.addresses import packed_ip, unpacked_ip
+from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.secure_link import SecureLink
 
@@ -198,3 +199,10 @@ def test_addresses_pack(text: str, size: int) -> None:
 def test_scoped_and_named_hosts() -> None:
     assert packed_ip("fe80::1%eth0") == packed_ip("fe80::1")
     assert packed_ip("example.org") == b""
+
+
+async def test_host_that_is_no_name_is_an_unknown_host(identities: list[Identity]) -> None:
+    with pytest.raises(UnavailableError, match="no such host"):
+        await Endpoint(identities[0]).dial(Address("a..b", 1))
+    with pytest.raises(UnavailableError, match="no such host"):
+        await Endpoint(identities[0]).dial(Address("a" * 70 + ".example", 1))

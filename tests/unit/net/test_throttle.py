@@ -27,6 +27,9 @@ class Pipe:
     def keep_unsent(self, size: int) -> None:
         """Nothing is ever unsent here."""
 
+    def refused_for(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self.closed = True
 
@@ -87,6 +90,18 @@ async def test_receiving_waits_for_what_was_spent(autojump_clock: trio.testing.M
         got += stream.receive_nowait(memoryview(bytearray(10**6))) or 0
     await stream.wait_readable()
     assert trio.current_time() - begun == pytest.approx(1, rel=0.1)
+
+
+async def test_who_does_not_wait_receives_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A reader that finds its buffer full goes straight on."""
+    stream = ThrottledStream(Pipe(), upload=[], download=[Budget(10**6)])
+    view = memoryview(bytearray(1000))
+    assert stream.receive_nowait(view) == 1000
+    assert stream.receive_nowait(view) is None
+    await stream.wait_readable()
+    assert stream.receive_nowait(view) == 1000
 
 
 async def test_close_goes_through() -> None:

@@ -212,14 +212,18 @@ def test_metadata_changes_without_touching_the_chunks(tmp_path: Path) -> None:
         assert found.chunks_done == 1
 
 
-def test_without_resume_data_all_of_a_part_can_be_doubted(tmp_path: Path) -> None:
+def test_what_is_doubted_is_not_relied_on_until_it_is_hashed(tmp_path: Path) -> None:
     with create(tmp_path) as resume:
         resume.add(3)
+        resume.add(4)
         resume.doubt(mask_of([1, 3, CHUNKS]))
+        assert chunks(resume.doubtful) == [1, 3]
+        assert chunks(resume.have) == [4]
+        resume.add(3)
         assert chunks(resume.doubtful) == [1]
-        assert chunks(resume.have) == [3]
     with load(tmp_path) as again:
         assert chunks(again.doubtful) == [1]
+        assert chunks(again.have) == [3, 4]
 
 
 def test_deleting_leaves_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import trio
 from furymesh.core.errors import AlreadyRunningError, UnavailableError
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
+from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Note, Progress, Started, Waiting
+from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, blob, lab, manifest_of, until
 
 
@@ -78,7 +80,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
 
 
 async def test_waiting_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("furymesh.swarm.download.WAITING_SECONDS", 0.1)
+    monkeypatch.setattr("furymesh.swarm.dialling.WAITING_SECONDS", 0.1)
     data = blob(2)
     async with lab(tmp_path, "empty", "user") as (empty, user):
         with pytest.raises(UnavailableError, match="without what is missing"):
@@ -153,3 +155,27 @@ async def test_manifest_alone_leaves_nothing_on_disk(tmp_path: Path) -> None:
         assert manifest.complete
         assert not (user.home / "resume").exists()
         assert not list(user.home.glob("*.part"))
+
+
+async def test_peer_that_breaks_the_rules_again_waits_ever_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("furymesh.discovery.book.FIRST_BACKOFF", 0.01)
+    data = blob(3)
+    async with lab(tmp_path, "bad", "user") as (bad, user):
+        share = bad.serve(data)
+        told = bad.swarm.message
+
+        def boast(link: SecureLink, message: m.Message) -> None:
+            if isinstance(message, m.Request):
+                link.send(m.Have(link.session.number(share.file_id), (10**6,)))
+            else:
+                told(link, message)
+
+        monkeypatch.setattr(bad.swarm, "message", boast)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(user.download(data, bad).run, user.links)
+            await until(lambda: user.swarm.book.candidates(share.file_id))
+            (candidate,) = user.swarm.book.candidates(share.file_id)
+            await until(lambda: candidate.failures >= 3)
+            nursery.cancel_scope.cancel()

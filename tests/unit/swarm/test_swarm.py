@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trio
 
 from furymesh.core.bitfield import mask_of
-from furymesh.core.errors import ProtocolError
-from furymesh.net.secure_link import SecureLink
+from furymesh.core.errors import (
+    FuryMeshError,
+    IllegalStateError,
+    ProtocolError,
+    SourceChangedError,
+)
+from furymesh.core.link import Address
+from furymesh.net.secure_link import Piece, SecureLink
+from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
@@ -154,6 +164,252 @@ async def test_removed_share_is_left_on_every_link(tmp_path: Path) -> None:
         assert source.closed
         await until(lambda: not any(other.members for other in others))
         assert len(one.swarm.links) == 2
+
+
+async def test_share_is_added_once(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one") as (one,):
+        one.serve(blob(2))
+        with pytest.raises(IllegalStateError):
+            one.serve(blob(2))
+
+
+async def test_link_that_answers_stays_when_its_end_dials_again(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two") as (one, two):
+        first = await two.dial(one)
+        await until(lambda: one.swarm.links and two.swarm.links)
+        again = await two.dial(one)
+        await until(lambda: again.closed_because)
+        assert first.closed_because is None
+        assert only_link(two.swarm) is first
+
+
+async def test_dead_link_makes_way_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "PROBE_SECONDS", 0.1)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        silent = await two.swarm.endpoint.dial(one.address)  # nobody runs it
+        await until(lambda: one.swarm.links)
+        dead = only_link(one.swarm)
+        link = await two.dial(one)
+        await until(lambda: dead.closed_because and one.swarm.links)
+        assert only_link(one.swarm) is not dead
+        assert dead.farewell is None
+        await trio.sleep(0.05)
+        assert link.closed_because is None
+        assert len(one.swarm.links) == 1
+        silent.close()
+
+
+async def test_one_node_does_not_take_all_places(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        links = []
+        for number in range(swarm_module.MAX_PER_NODE + 1):
+            two.swarm.endpoint.instance = bytes([number]) * 8
+            links.append(await two.swarm.endpoint.dial(one.address))
+            two.links.start_soon(links[-1].run, Deaf())
+        await until(lambda: links[-1].closed_because)
+        assert links[-1].farewell is m.Reason.BUSY
+        assert len(one.swarm.links) == swarm_module.MAX_PER_NODE
+        await three.dial(one)
+        await until(lambda: len(one.swarm.links) == swarm_module.MAX_PER_NODE + 1)
+
+
+async def test_full_node_still_dials(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        one.swarm.max_links = 1
+        await two.dial(one)
+        await until(lambda: one.swarm.links)
+        turned_away = await three.dial(one)
+        await until(lambda: turned_away.closed_because)
+        assert turned_away.farewell is m.Reason.BUSY
+        await one.dial(three)
+        await until(lambda: len(one.swarm.links) == 2)
+
+
+async def test_one_machine_does_not_take_all_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "MAX_PER_MACHINE", 1)
+    monkeypatch.setattr(swarm_module, "is_loopback", lambda host: False)
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        await two.dial(one)
+        await until(lambda: one.swarm.links)
+        refused = await three.dial(one)
+        await until(lambda: refused.closed_because)
+        assert refused.farewell is m.Reason.BUSY
+
+
+async def test_link_without_a_share_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "UNUSED_SECONDS", 0.1)
+    monkeypatch.setattr(swarm_module, "WATCH_SECONDS", 0.02)
+    data = blob(3)
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        here = one.serve(data)
+        used = await two.dial(one)
+        await until(lambda: two.swarm.links)
+        await wanting(two, data)
+        await until(lambda: here.members)
+        idle = await three.dial(one)
+        await until(lambda: idle.closed_because)
+        assert "no share in common" in str(idle.closed_because)
+        assert used.closed_because is None
+
+
+async def test_refused_link_has_no_say(tmp_path: Path) -> None:
+    """What it asks for is not answered while it is being turned away."""
+    data = blob(3)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(data)
+        one.swarm.banned.add(two.swarm.endpoint.identity.node_id)
+        link = await two.dial(one)
+        link.send(link.session.join(here.file_id))
+        await until(lambda: link.closed_because)
+        assert link.farewell is m.Reason.FORBIDDEN
+        assert not here.members
+
+
+async def test_quarantined_link_is_out_of_its_shares_at_once(tmp_path: Path) -> None:
+    data = blob(3)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(data)
+        await two.dial(one)
+        await until(lambda: two.swarm.links)
+        there = await wanting(two, data)
+        await until(lambda: here.members and there.members)
+        one.swarm.quarantine(only_link(one.swarm))
+        assert not here.members
+        await until(lambda: not one.swarm.links and not two.swarm.links)
+
+
+async def test_second_bad_node_bans_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "is_loopback", lambda host: False)
+    async with lab(tmp_path, "one", "two", "three", "four") as (one, *others):
+        for number, peer in enumerate(others):
+            link = await peer.dial(one)
+            if number < swarm_module.MAX_BANNED_HERE:
+                await until(lambda: one.swarm.links)
+                one.swarm.quarantine(only_link(one.swarm))
+            await until(lambda link=link: link.closed_because)  # type: ignore[misc]
+            await until(lambda: not one.swarm.links)
+        assert link.farewell is m.Reason.FORBIDDEN
+
+
+class Deaf:
+    """Joins what it is told of, and takes no chunk byte: then it reads nothing more."""
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        if isinstance(message, m.Join):
+            link.session.accept(message, FILE_ID)
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        return None
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        await trio.sleep_forever()
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """Nothing is."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        return None
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """Nothing is read."""
+
+
+DATA = blob(240)
+FILE_ID = manifest_of(DATA).file_id
+
+
+async def test_who_does_not_read_holds_no_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending_module, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(swarm_module, "WATCH_SECONDS", 0.02)
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        here = one.serve(DATA)
+        link = await two.swarm.endpoint.dial(one.address)
+        two.links.start_soon(link.run, Deaf())
+        link.send(link.session.join(FILE_ID))
+        await until(lambda: here.members and link.session.live(FILE_ID))
+        link.send(m.Request(link.session.number(FILE_ID), tuple(range(240))))
+        served = only_link(one.swarm)
+        await until(lambda: served.refused_for() > 0.05)
+        await until(lambda: one.swarm.uploads.active == 0)
+        assert one.swarm.uploads.queued == 0
+        result = await three.download(DATA, one).run(three.links)
+        assert result.path.read_bytes() == DATA
+        assert served.closed_because is None
+
+
+class Moved(Memory):
+    """Content that was closed because it is elsewhere now; every read finds that out late."""
+
+    def __init__(self, data: bytes, then: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._then = then
+
+    def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
+        return False
+
+    def read_into(self, chunk: int, start: int, view: memoryview) -> None:
+        trio.from_thread.run_sync(self._then)
+        raise SourceChangedError("it is gone")
+
+
+async def test_chunk_whose_content_moves_while_it_is_read_is_sent_from_there(
+    tmp_path: Path,
+) -> None:
+    data = blob(6)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(data)
+        here.source = Moved(data, lambda: setattr(here, "source", Memory(data)))
+        result = await two.download(data, one).run(two.links)
+        assert result.path.read_bytes() == data
+        assert here.have == 0b111111
+
+
+async def test_share_that_goes_while_it_is_read_harms_nobody(tmp_path: Path) -> None:
+    data = blob(6)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(data)
+        reports: list[str] = []
+        one.swarm.report = reports.append
+        here.source = Moved(data, lambda: one.swarm.remove(here.file_id))
+        link = await two.dial(one)
+        await until(lambda: two.swarm.links)
+        there = await wanting(two, data)
+        await until(lambda: there.members)
+        link.send(m.Request(link.session.number(there.file_id), (1,)))
+        await until(lambda: not one.swarm.shares)
+        await until(lambda: not there.members)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert link.closed_because is None
+        assert reports == []
+        assert one.swarm.uploads.active == 0
+
+
+async def test_hearsay_names_no_node_and_nothing_at_the_tellers_machine(tmp_path: Path) -> None:
+    data = blob(2)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        link = await two.dial(one)
+        await until(lambda: two.swarm.links)
+        there = await wanting(two, data)
+        fetcher: Any = object()  # that there is one is enough
+        there.fetcher = fetcher
+        liar = b"n" * 32
+        link.remote = ("192.0.2.1", 7000)
+        told = [(b"\x7f\0\0\1", liar), (b"\0\0\0\0", b""), (b"\xc0\0\2\2", liar)]
+        peers = [m.PeerAddress(ip, 7001, node_id) for ip, node_id in told]
+        two.swarm.learnt(there, link, peers)
+        there.fetcher = None
+        (candidate,) = two.swarm.book.candidates(there.file_id)
+        assert candidate.address == Address("192.0.2.2", 7001)
 
 
 def _encoded(message: m.Message) -> bytes:

@@ -1,0 +1,58 @@
+"""IP addresses as bytes and text, and what may be believed of one that a peer names."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def packed_ip(host: str) -> bytes:
+    """The 4 or 16 bytes of an IP address; a mapped IPv4 address comes out as IPv4.
+
+    Empty if `host` is a name.
+    """
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return b""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).packed
+
+
+def unpacked_ip(raw: bytes) -> str:
+    """The text form of 4 or 16 bytes."""
+    return str(ipaddress.ip_address(raw))
+
+
+def same_machine(host: str) -> str:
+    """A key that is equal for addresses which one machine may have at will.
+
+    An IPv4 address stands for itself, an IPv6 address for its /64: whoever has
+    one address of it has them all.
+    """
+    raw = packed_ip(host)
+    return f"{raw[:8].hex()}/64" if len(raw) == 16 else raw.hex() or host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is that of this machine only."""
+    raw = packed_ip(host)
+    return bool(raw) and ipaddress.ip_address(raw).is_loopback
+
+
+def may_mean(host: str, seen_from: str) -> bool:
+    """Whether an address that is meant by the end at `seen_from` means the same here.
+
+    Loopback and link-local addresses mean another machine at each machine, so
+    they are believed only of an end that is itself reached in this way.
+    """
+    raw, teller = packed_ip(host), packed_ip(seen_from)
+    if not raw or not teller:
+        return False
+    address, there = ipaddress.ip_address(raw), ipaddress.ip_address(teller)
+    if address.is_unspecified or address.is_multicast:
+        return False
+    if address.is_loopback:
+        return there.is_loopback
+    if address.is_link_local:
+        return there.is_link_local
+    return True

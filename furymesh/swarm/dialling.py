@@ -1,0 +1,126 @@
+"""Finding peers for one download: whom to dial, and when to give up.
+
+Always true: an address is dialled by one task at a time, and not at all while
+another link leads to the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, UnavailableError
+from furymesh.core.link import Address
+from furymesh.core.scheduler import TICK
+from furymesh.discovery.book import Candidate
+from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.events import Attempt, Event, Waiting
+from furymesh.swarm.progress import IdleClock
+from furymesh.swarm.share import Share
+from furymesh.wire import messages as m
+
+DEGREE = 10  # links this end dials for a download; more add overhead, not speed
+DIALS_AT_ONCE = 5
+# Before an address is dialled again behind which is a process that refuses us.
+UNWANTED_SECONDS = 60.0
+TWIN_SECONDS = 1.0  # between two looks whether the other link to a process still lives
+WAITING_SECONDS = 3.0  # between two words about having no peer
+MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
+
+
+class Dialler:
+    """Dials peers for one share from the swarm's address book."""
+
+    def __init__(self, share: Share, clock: IdleClock) -> None:
+        self._share = share
+        self._swarm = share.swarm
+        self._book = share.swarm.book
+        self._clock = clock
+        self._dialling = 0
+        self._dialled: set[SecureLink] = set()
+        self._over = False
+
+    async def run(self, links: trio.Nursery) -> None:
+        """Keep about DEGREE links, trying the best addresses first; they run in `links`."""
+        try:
+            while True:
+                now = self._swarm.now()
+                while self._dialling < DIALS_AT_ONCE and len(self._dialled) < DEGREE:
+                    candidate = self._book.due(self._share.file_id, now)
+                    if candidate is None:
+                        break
+                    candidate.busy = True
+                    self._dialling += 1
+                    links.start_soon(self._dial, candidate)
+                await trio.sleep(TICK)
+        finally:
+            self._over = True
+
+    async def give_up_when_idle(self, timeout: float, tell: Callable[[Event], None]) -> None:
+        """Tell of waiting; raises UnavailableError after `timeout` seconds of it."""
+        last_word = self._swarm.now()
+        while True:
+            await trio.sleep(TICK)
+            now, idle = self._swarm.now(), self._clock.idle
+            if idle > WAITING_SECONDS and now - last_word >= WAITING_SECONDS:
+                last_word = now
+                tell(Waiting(idle, timeout, self._attempts()))
+            if idle >= timeout:
+                raise UnavailableError(self._nobody(timeout))
+
+    def worth_keeping(self, helpers: dict[tuple[str, int], Address]) -> tuple[str, ...]:
+        """Whom a later run should ask: who helped, then who was named."""
+        kept = dict(helpers)
+        for candidate in self._book.candidates(self._share.file_id):
+            if candidate.source.named:
+                address = candidate.address
+                kept.setdefault((address.host, address.port), address)
+        return tuple(map(str, kept.values()))[:MAX_KEPT_PEERS]
+
+    # --- one address ----------------------------------------------------------------
+
+    async def _dial(self, candidate: Candidate) -> None:
+        book, endpoint, file_id = self._book, self._swarm.endpoint, self._share.file_id
+        try:
+            link = await endpoint.dial(candidate.address)
+        except FuryMeshError as error:
+            book.failed(file_id, candidate, self._swarm.now(), str(error))
+            return
+        finally:
+            self._dialling -= 1
+        process = (link.node_id, link.instance)
+        if process == (endpoint.identity.node_id, endpoint.instance):
+            link.close()
+            book.drop(file_id, candidate)
+            return
+        self._dialled.add(link)
+        book.connected(candidate)
+        try:
+            await self._swarm.run_link(link)
+        finally:
+            self._dialled.discard(link)
+        if link.farewell is m.Reason.DUPLICATE:
+            candidate.outcome = "connected by another link"
+            while not self._over and process in self._swarm.links:
+                await trio.sleep(TWIN_SECONDS)
+        book.failed(file_id, candidate, self._swarm.now(), str(link.closed_because or "closed"))
+        if link.farewell in (m.Reason.FORBIDDEN, m.Reason.BUSY):
+            candidate.not_before += UNWANTED_SECONDS
+
+    # --- telling --------------------------------------------------------------------
+
+    def _attempts(self) -> tuple[Attempt, ...]:
+        return tuple(
+            Attempt(str(candidate.address), candidate.outcome)
+            for candidate in self._book.candidates(self._share.file_id)
+        )
+
+    def _nobody(self, timeout: float) -> str:
+        seconds = f"{timeout:g} s"
+        tried = "; ".join(f"{a.address} ({a.outcome})" for a in self._attempts()[:5])
+        if self._share.members:
+            return f"the connected peers sent nothing for {seconds}; progress is kept"
+        if not tried:
+            return "no peer is known: give one with --peer, or use a link that names one"
+        return f"no peer could help within {seconds}; tried {tried}; progress is kept"

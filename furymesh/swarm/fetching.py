@@ -1,0 +1,316 @@
+"""The chunks of one download on their way in: decisions carried out, outcomes fed back.
+
+`Fetching` is the fetcher of a share from the moment its geometry is known. It
+turns what members do into events of the scheduler, the scheduler's actions
+into messages, and what the storing threads report into progress.
+
+Always true: a chunk has an arrival only while the scheduler says that its
+member owes it; a chunk is counted as done only when it is stored.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import trio
+
+from furymesh.core.errors import DiskFullError, FuryMeshError, PeerError
+from furymesh.core.ids import NodeId, node_id_text
+from furymesh.core.manifest import Manifest
+from furymesh.core.scheduler import TICK, Action, Cancel, Request, Scheduler
+from furymesh.net.tasks import open_tasks
+from furymesh.storage.files import translating
+from furymesh.storage.part import PartStore
+from furymesh.storage.resume import ResumeData
+from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
+from furymesh.swarm.events import Event, Note
+from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher
+from furymesh.swarm.progress import IdleClock, Tally
+from furymesh.swarm.share import Member, Share
+from furymesh.wire import messages as m
+
+HAVE_SECONDS = 0.01  # new chunks are announced together after this pause
+PING_SECONDS = 0.5  # while a peer owes us bytes
+DISK_POLL_SECONDS = 1.0  # while the disk is full
+ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
+
+
+class Fetching(ManifestFetcher):
+    """Scheduler, arrivals and counters of one download."""
+
+    def __init__(
+        self,
+        share: Share,
+        metadata: ManifestFetch,
+        clock: IdleClock,
+        only_nodes: frozenset[NodeId],
+        *,
+        manifest: Manifest,
+        part: PartStore,
+        resume: ResumeData | None,
+        have: int,
+        reserve: int,
+        tally: Tally,
+        tell: Callable[[Event], None],
+    ) -> None:
+        """Take over the share's members; `have` is the mask of the chunks in `part`,
+        `reserve` the bytes to leave free on its disk."""
+        super().__init__(share, metadata, clock, only_nodes)
+        self.chunks_done = have.bit_count()
+        self.unsynced = 0  # bytes stored since the owner of the journal last set it to 0
+        self.paused = False
+        self._manifest = manifest
+        self._geometry = manifest.header.geometry
+        self._part = part
+        self._reserve = reserve
+        self._tally = tally
+        self._tell = tell
+        self._arrivals = Arrivals(manifest, part, resume, self._chunks_settled)
+        self._scheduler = Scheduler(
+            self._geometry, self._swarm.rng, have=have, max_senders=self._arrivals.senders
+        )
+        self._scheduler.verifiable = manifest.verifiable
+        self._members: dict[int, Member] = {}
+        self._held: set[int] = set()  # members that wait for a slab
+        self._traffic: dict[int, int] = {}  # bytes of a member's link when last looked at
+        self._fresh: list[int] = []
+        self._announce = trio.Event()
+        self._settled = trio.Event()
+        self._full = trio.Event()
+        self._failure: FuryMeshError | None = None
+        for member in share.members.values():
+            self._enter(member)
+
+    @property
+    def have(self) -> int:
+        """The mask of the chunks that are stored."""
+        return self._scheduler.ledger.have
+
+    # --- running --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fetch, store and announce until cancelled."""
+        async with open_tasks() as nursery:
+            nursery.start_soon(self._arrivals.run)
+            nursery.start_soon(self._ticking)
+            nursery.start_soon(self._announcing)
+            nursery.start_soon(self._pausing)
+
+    async def everything(self) -> None:
+        """Return when every chunk is stored; raises what made that impossible."""
+        while not self._scheduler.ledger.done:
+            self._settled = trio.Event()
+            if self._failure is not None:
+                raise self._failure
+            await self._settled.wait()
+
+    def lost(self, bad: int) -> None:
+        """Stored chunks (a mask) are not what was verified: fetch them again."""
+        self._fresh = [chunk for chunk in self._fresh if not bad >> chunk & 1]
+        self.chunks_done -= bad.bit_count()
+        self._apply(self._scheduler.lost(self._swarm.now(), bad))
+
+    def pause(self, error: DiskFullError) -> None:
+        """The disk is full: hold everything until there is room again."""
+        if self.paused:
+            return
+        self.paused = True
+        self._tell(Note(f"paused, {error}; goes on by itself when there is room"))
+        self._apply(self._scheduler.pause())
+        self._full.set()
+
+    async def _ticking(self) -> None:
+        """Let the scheduler look at the clock, and at who still sends something."""
+        last_ping = self._swarm.now()
+        while True:
+            await trio.sleep(TICK)
+            now, scheduler = self._swarm.now(), self._scheduler
+            ping = now - last_ping >= PING_SECONDS
+            if ping:
+                last_ping = now
+            for number, member in self._members.items():
+                if not scheduler.owed(number):
+                    continue
+                received = member.link.traffic.received
+                if received != self._traffic.get(number):
+                    self._traffic[number] = received
+                    scheduler.stirred(now, number)
+                if ping:
+                    self._swarm.ping(member.link)
+            self._apply(scheduler.tick(now))
+            for member in self._arrivals.overstayed(now):
+                member.link.close(PeerError("the peer did not end what it had begun to send"))
+
+    async def _announcing(self) -> None:
+        """Tell members of new chunks, several at a time."""
+        while True:
+            await self._announce.wait()
+            await trio.sleep(HAVE_SECONDS)
+            self._announce = trio.Event()
+            chunks, self._fresh = self._fresh, []
+            self.share.gained(chunks)
+
+    async def _pausing(self) -> None:
+        while True:
+            await self._full.wait()
+            with self._clock.local_work():
+                await self._wait_for_room()
+            self._full = trio.Event()
+            self.paused = False
+            self._tell(Note("there is room again: going on"))
+            self._apply(self._scheduler.proceed(self._swarm.now()))
+
+    async def _wait_for_room(self) -> None:
+        directory = self._part.path.parent
+        needed = self._reserve + ROOM_CHUNKS * self._geometry.chunk_size
+
+        def free() -> int:
+            with translating(directory, "look at"):
+                return shutil.disk_usage(directory).free
+
+        while True:
+            # At least once: a quota is not seen in the free space.
+            await trio.sleep(DISK_POLL_SECONDS)
+            if await trio.to_thread.run_sync(free) >= needed:
+                return
+
+    # --- what the share tells ---------------------------------------------------------
+
+    def member_joined(self, member: Member) -> None:
+        self._enter(member)
+        super().member_joined(member)
+
+    def _enter(self, member: Member) -> None:
+        self._members[member.number] = member
+        self._scheduler.peer_joined(self._swarm.now(), member.number)
+
+    def member_left(self, member: Member) -> None:
+        super().member_left(member)
+        number = member.number
+        del self._members[number]
+        self._held.discard(number)
+        self._traffic.pop(number, None)
+        self._tally.wasted += self._arrivals.left(member)
+        self._scheduler.max_senders = self._arrivals.senders
+        self._apply(self._scheduler.peer_left(self._swarm.now(), number))
+
+    def member_has(self, member: Member, mask: int) -> None:
+        self._apply(self._scheduler.peer_has(self._swarm.now(), member.number, mask))
+
+    def member_lost(self, member: Member, mask: int) -> None:
+        chunk = self._arrivals.arriving(member)
+        if chunk is not None and mask >> chunk & 1:
+            self._drop(member, chunk)
+        self._apply(self._scheduler.peer_lost(self._swarm.now(), member.number, mask))
+
+    def page(self, member: Member, message: m.ManifestPage) -> None:
+        super().page(member, message)
+        verifiable = self._manifest.verifiable
+        if verifiable != self._scheduler.verifiable:
+            self._apply(self._scheduler.verifiable_grew(self._swarm.now(), verifiable))
+
+    def rejected(self, member: Member, message: m.Reject) -> None:
+        for chunk in message.chunks:
+            if member.cancelled.pop(chunk, None) is None:
+                self._drop(member, chunk)
+        self._apply(
+            self._scheduler.rejected(
+                self._swarm.now(),
+                member.number,
+                message.chunks,
+                held=message.reason is not m.Reason.NOT_HELD,
+                suggest=message.suggest,
+            )
+        )
+
+    def spoke(self, member: Member, round_trip: float | None) -> None:
+        self._apply(self._scheduler.heard(self._swarm.now(), member.number, round_trip))
+
+    def sink(self, member: Member, data: m.Data) -> memoryview | None:
+        number = member.number
+        if self._scheduler.owes(number, data.chunk):
+            place = self._arrivals.sink(member, data)
+        else:
+            place = self._swarm.discard(member, data)
+        if place is None:
+            self._held.add(number)
+            self._scheduler.held_up(self._swarm.now(), number)
+        elif number in self._held:
+            self._held.remove(number)
+            self._scheduler.let_go(self._swarm.now(), number)
+        return place
+
+    async def room(self) -> None:
+        await self._arrivals.room()
+
+    def filled(self, member: Member, data: m.Data) -> None:
+        if not self._arrivals.filled(member, data):
+            self._tally.wasted += data.length
+            self._scheduler.max_senders = self._arrivals.senders
+            return
+        now = self._swarm.now()
+        self._clock.received(now, data.length)
+        if data.offset + data.length == self._geometry.length(data.chunk):
+            self._arrivals.complete(member)
+        self._apply(self._scheduler.data(now, member.number, data.chunk, data.length))
+
+    # --- carrying out -----------------------------------------------------------------
+
+    def _apply(self, actions: list[Action]) -> None:
+        for action in actions:
+            member = self._members.get(action.peer)
+            if member is None:
+                continue
+            number = member.link.session.number(self.share.file_id)
+            match action:
+                case Request(_, chunks):
+                    member.link.send(m.Request(number, chunks))
+                case Cancel(_, chunks):
+                    for chunk in chunks:
+                        received = self._drop(member, chunk)
+                        # What may still come of it, until the member confirms.
+                        member.cancelled[chunk] = self._geometry.length(chunk) - received
+                    member.link.send(m.Cancel(number, chunks))
+
+    def _drop(self, member: Member, chunk: int) -> int:
+        """A chunk is not wanted from a member any more; returns the bytes that had come."""
+        received = self._arrivals.cancel(member, chunk)
+        self._tally.wasted += received
+        self._scheduler.max_senders = self._arrivals.senders
+        return received
+
+    def _chunks_settled(self, outcomes: list[Outcome]) -> None:
+        """Chunks were verified and stored, or not."""
+        now, scheduler = self._swarm.now(), self._scheduler
+        for outcome in outcomes:
+            arrival = outcome.arrival
+            length = self._geometry.length(arrival.chunk)
+            if outcome.verdict is Verdict.GOOD:
+                self._apply(scheduler.stored(now, arrival.chunk))
+                self._fresh.append(arrival.chunk)
+                self.chunks_done += 1
+                self.unsynced += length
+                self._tally.credit(arrival.member, length)
+                self._clock.useful()
+                continue
+            if outcome.verdict is Verdict.BAD:
+                self._tally.wasted += length
+                self._blame(arrival.member)
+            elif isinstance(outcome.error, DiskFullError):
+                self.pause(outcome.error)
+            else:
+                self._failure = outcome.error
+            self._apply(scheduler.bad(now, arrival.chunk))
+        if self._fresh:
+            self._announce.set()
+        if scheduler.ledger.done or self._failure is not None:
+            self._settled.set()
+
+    def _blame(self, member: Member) -> None:
+        """A member sent a bad chunk; more of them may have been on their way."""
+        node_id = member.link.node_id
+        if node_id not in self._swarm.banned:
+            self._swarm.quarantine(member.link)
+            name = node_id_text(node_id)[:12]
+            self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))
