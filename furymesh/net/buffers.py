@@ -8,6 +8,8 @@ something to send; slabs hold chunks that are arriving or being verified.
 
 from __future__ import annotations
 
+from mmap import mmap
+
 import trio
 
 from furymesh.wire.records import MAX_RECORD
@@ -65,17 +67,26 @@ class SlabPool:
     async def wait(self) -> None:
         await self._given.wait()
 
+    def trim(self) -> None:
+        """Give idle slabs back to the system, until they are wanted again."""
+        self._free.clear()
+
+
+def _pages(size: int) -> memoryview:
+    """Memory that the system provides as it is touched: most sends are small."""
+    return memoryview(mmap(-1, size))
+
 
 class Buffers:
     """What one node's links share."""
 
     def __init__(self) -> None:
-        self.receive = memoryview(bytearray(RECEIVE_SIZE))
-        self.scratch = memoryview(bytearray(SEND_SIZE))  # plaintext on its way to a seal
+        self.receive = _pages(RECEIVE_SIZE)
+        self.scratch = _pages(SEND_SIZE)  # plaintext on its way to a seal
         self._idle: list[memoryview] = []
 
     def take_send(self) -> memoryview:
-        return self._idle.pop() if self._idle else memoryview(bytearray(SEND_SIZE + SEND_SLACK))
+        return self._idle.pop() if self._idle else _pages(SEND_SIZE + SEND_SLACK)
 
     def give_send(self, buffer: memoryview) -> None:
         if len(self._idle) < IDLE_BUFFERS:

@@ -92,6 +92,10 @@ class Arrivals:
         """How many peers can be read from at once."""
         return max(self._pool.limit - STORE_THREADS - len(self._dying), 1)
 
+    def rest(self) -> None:
+        """Nothing is expected for a while: keep no memory for it."""
+        self._pool.trim()
+
     # --- bytes in -----------------------------------------------------------------
 
     def sink(self, member: Member, data: m.Data) -> memoryview | None:

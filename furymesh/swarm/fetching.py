@@ -30,7 +30,10 @@ from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.share import Member, Share
 from furymesh.wire import messages as m
 
-HAVE_SECONDS = 0.01  # new chunks are announced together after this pause
+# New chunks are announced together, about two at a time: each message costs every
+# member a wake-up, and within these bounds the delay costs a swarm nothing.
+MIN_HAVE_SECONDS = 0.005
+MAX_HAVE_SECONDS = 0.05
 PING_SECONDS = 0.5  # while a peer owes us bytes
 DISK_POLL_SECONDS = 1.0  # while the disk is full
 ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
@@ -104,6 +107,7 @@ class Fetching(ManifestFetcher):
             if self._failure is not None:
                 raise self._failure
             await self._settled.wait()
+        self._arrivals.rest()
 
     def lost(self, bad: int) -> None:
         """Stored chunks (a mask) are not what was verified: fetch them again."""
@@ -144,12 +148,19 @@ class Fetching(ManifestFetcher):
 
     async def _announcing(self) -> None:
         """Tell members of new chunks, several at a time."""
+        pause = MIN_HAVE_SECONDS
+        last = self._swarm.now()
         while True:
             await self._announce.wait()
-            await trio.sleep(HAVE_SECONDS)
+            await trio.sleep(pause)
             self._announce = trio.Event()
             chunks, self._fresh = self._fresh, []
             self.share.gained(chunks)
+            now = self._swarm.now()
+            pause = min(
+                max(2 * (now - last) / max(len(chunks), 1), MIN_HAVE_SECONDS), MAX_HAVE_SECONDS
+            )
+            last = now
 
     async def _pausing(self) -> None:
         while True:
@@ -211,20 +222,26 @@ class Fetching(ManifestFetcher):
             self._apply(self._scheduler.verifiable_grew(self._swarm.now(), verifiable))
 
     def rejected(self, member: Member, message: m.Reject) -> None:
-        for chunk in message.chunks:
-            if member.cancelled.pop(chunk, None) is None:
-                self._drop(member, chunk)
+        refused = message.chunks
+        if message.reason is m.Reason.DONE:  # our Cancel of these is confirmed
+            refused = tuple(c for c in refused if member.cancelled.pop(c, None) is None)
+        for chunk in refused:
+            self._drop(member, chunk)
         self._apply(
             self._scheduler.rejected(
                 self._swarm.now(),
                 member.number,
-                message.chunks,
+                refused,
                 held=message.reason is not m.Reason.NOT_HELD,
                 suggest=message.suggest,
             )
         )
 
     def spoke(self, member: Member, round_trip: float | None) -> None:
+        if member.cancelled:
+            # A measured round trip lets the scheduler ask again for what it took back,
+            # and that must wait until every Cancel is confirmed.
+            round_trip = None
         self._apply(self._scheduler.heard(self._swarm.now(), member.number, round_trip))
 
     def sink(self, member: Member, data: m.Data) -> memoryview | None:

@@ -18,7 +18,7 @@ from furymesh.core.uploads import DEFAULT_SLOTS, Job, Uploads
 from tests.sim.network import Clock, Host, Link
 
 SHARE = FileId(bytes(32))
-HAVE_SECONDS = 0.01  # as in furymesh.swarm.download
+HAVE_SECONDS = 0.05  # the longest pause of furymesh.swarm.fetching
 PING_SECONDS = 0.5  # likewise
 STORE_SECONDS = 0.002  # hash and write of one chunk
 PACKET = 64 * 1024  # bytes in one turn of an uplink

@@ -19,6 +19,7 @@ from furymesh.core.scheduler import (
     ELSEWHERE_SECONDS,
     SLOW_RATE,
     TICK,
+    UNLIMITED,
     Action,
     Cancel,
     Request,
@@ -28,9 +29,9 @@ from furymesh.core.scheduler import (
 CHUNK = 256 * 1024
 
 
-def make(count: int, *, have: int = 0, known: int = -1) -> Scheduler:
+def make(count: int, *, have: int = 0, known: int = -1, senders: int = UNLIMITED) -> Scheduler:
     geometry = Geometry(count * CHUNK, CHUNK)
-    scheduler = Scheduler(geometry, Random(0), have=have)
+    scheduler = Scheduler(geometry, Random(0), have=have, max_senders=senders)
     scheduler.verifiable = known & geometry.all_chunks
     return scheduler
 
@@ -247,3 +248,90 @@ def test_joining_twice_is_a_bug() -> None:
     scheduler.peer_joined(0.0, 1)
     with pytest.raises(IllegalStateError):
         scheduler.peer_joined(0.0, 1)
+
+
+def test_only_as_many_peers_send_as_there_is_room_for() -> None:
+    scheduler = make(20, senders=2)
+    for peer in range(4):
+        join(scheduler, peer, scheduler.ledger.missing)
+    owing = [peer for peer in range(4) if scheduler.owed(peer)]
+    assert owing == [0, 1]
+    actions = scheduler.peer_left(0.1, 0)
+    assert len([peer for peer in (2, 3) if asked(actions, peer)]) == 1
+    scheduler.check()
+
+
+def rated(scheduler: Scheduler, now: float, peer: int, rate: float) -> None:
+    """Bytes of the chunk that a peer owes arrive at a rate (bytes/s), until it is measured."""
+    (chunk,) = [c for c in range(20) if scheduler.owes(peer, c)][:1]
+    scheduler.data(now + 1.0, peer, chunk, int(rate))
+
+
+def test_a_slow_peer_makes_way_for_one_that_was_never_tried() -> None:
+    scheduler = make(20, senders=1)
+    join(scheduler, 1, 2**20 - 1)
+    rated(scheduler, 0.0, 1, 4 * MIN_RATE)
+    join(scheduler, 2, 2**20 - 1, 1.0)
+    assert scheduler.tick(1.1) == [], "it may yet end what it began"
+    actions = scheduler.tick(BUSY_GRACE + 0.1)  # silent by now, too
+    assert len(cancelled(actions, 1)) == 1
+    assert len(asked(actions, 2)) == 1
+    scheduler.check()
+
+
+def test_a_peer_that_is_fast_enough_ends_its_chunk_before_it_makes_way() -> None:
+    scheduler = make(20, senders=1)
+    (first,) = asked(join(scheduler, 1, 2**20 - 1), 1)
+    scheduler.data(1.0, 1, first, CHUNK - 100)
+    join(scheduler, 2, 2**20 - 1, 1.0)
+    assert cancelled(scheduler.tick(1.1), 1) == []
+    owed = [chunk for chunk in range(20) if scheduler.owes(1, chunk)]
+    for chunk in owed:
+        missing = 100 if chunk == first else CHUNK
+        actions = scheduler.data(1.2, 1, chunk, missing)
+        assert asked(actions, 1) == []
+    assert asked(actions, 2) != []
+    assert CHUNK - 100 > SLOW_RATE
+
+
+def test_a_trickle_is_given_up_and_the_peer_rests() -> None:
+    scheduler = make(3)
+    (first,) = asked(join(scheduler, 1, 0b111), 1)
+    now, actions = 0.0, list[Action]()
+    while not actions:
+        now += 0.8
+        assert now < BUSY_GRACE + 3
+        scheduler.data(now, 1, first, 1)
+        actions = scheduler.tick(now)
+    assert cancelled(actions, 1) == [first]
+    assert asked(scheduler.heard(now + 1, 1, 0.1), 1) == []
+    assert len(asked(scheduler.heard(now + BUSY_GRACE, 1, 0.1), 1)) == 1
+
+
+def test_a_trickle_of_other_bytes_does_not_buy_patience() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    now, actions = 0.0, list[Action]()
+    while not actions:
+        now += 0.5
+        assert now < BUSY_FACTOR * UNKNOWN_SECONDS + BUSY_GRACE + 1
+        scheduler.stirred(now, 1)
+        actions = scheduler.tick(now)
+
+
+def test_bytes_in_the_middle_of_a_piece_show_that_a_thin_link_lives() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    for tenths in range(60):
+        scheduler.stirred(tenths / 10, 1)
+        assert scheduler.tick(tenths / 10) == []
+
+
+def test_silence_while_we_have_no_room_is_not_the_peers() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    scheduler.held_up(0.5, 1)
+    assert scheduler.tick(500.0) == []
+    scheduler.let_go(500.0, 1)
+    assert scheduler.tick(500.5) == []
+    assert cancelled(scheduler.tick(500.5 + STALL_SECONDS), 1) == [0]

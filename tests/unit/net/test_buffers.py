@@ -3,7 +3,16 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from furymesh.net.buffers import IDLE_BUFFERS, MIN_SLABS, Buffers, SlabPool
+from furymesh.net.buffers import (
+    IDLE_BUFFERS,
+    MIN_SLABS,
+    SLAB_BUDGET,
+    SLAB_CEILING,
+    WANTED_SLABS,
+    Buffers,
+    SlabPool,
+    slab_budget,
+)
 
 
 def test_budget_bounds_the_slabs() -> None:
@@ -19,6 +28,13 @@ def test_budget_bounds_the_slabs() -> None:
 def test_largest_chunks_still_get_some() -> None:
     pool = SlabPool(1024 * 1024, budget=1)
     assert sum(pool.take() is not None for _ in range(MIN_SLABS + 1)) == MIN_SLABS
+
+
+def test_large_chunks_get_more_up_to_a_ceiling() -> None:
+    mebibyte = 1024 * 1024
+    assert slab_budget(mebibyte // 4) == SLAB_BUDGET
+    assert SlabPool(4 * mebibyte, slab_budget(4 * mebibyte)).limit == WANTED_SLABS
+    assert slab_budget(16 * mebibyte) == SLAB_CEILING
 
 
 async def test_everybody_who_waits_is_woken() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import trio
 
-from furymesh.core.errors import DiskFullError, ProtocolError
+from furymesh.core.errors import DiskFullError, InternalError, ProtocolError
 from furymesh.core.layout import Layout
 from furymesh.storage.part import PartStore
-from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
+from furymesh.swarm.arrivals import DYING_SECONDS, Arrivals, Outcome, Verdict
 from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
@@ -144,3 +144,27 @@ def test_leaving_gives_everything_back(place: Place) -> None:
         place.arrivals.filled(who, piece)
         assert place.arrivals.left(who) == 100
     assert place.arrivals.left(who) == 0
+
+
+async def test_bug_in_settling_ends_the_download_and_not_the_process(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+
+    def fail(outcomes: list[Outcome]) -> None:
+        raise KeyError("settled twice")
+
+    records: Any = place.records
+    place.arrivals = Arrivals(MANIFEST, place.part, records, fail)
+    bring(place, member(), 0)
+    with trio.fail_after(5), pytest.raises(InternalError, match="settled twice"):
+        await place.arrivals.run()
+
+
+def test_member_in_the_middle_of_a_cancelled_piece_takes_a_place(place: Place) -> None:
+    who, senders = member(), place.arrivals.senders
+    place.arrivals.sink(who, m.Data(1, 0, 0, 100))
+    place.arrivals.cancel(who, 0)
+    assert place.arrivals.senders == senders - 1
+    assert place.arrivals.overstayed(10.0) == []
+    assert place.arrivals.overstayed(10.0 + DYING_SECONDS + 1) == [who]
+    assert place.arrivals.left(who) == 0, "counted as wasted when it was cancelled"
+    assert place.arrivals.senders == senders

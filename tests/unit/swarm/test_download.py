@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from furymesh.core.errors import AlreadyRunningError, UnavailableError
+from furymesh.core.errors import AlreadyRunningError, DiskFullError, UnavailableError
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
@@ -179,3 +179,61 @@ async def test_peer_that_breaks_the_rules_again_waits_ever_longer(
             (candidate,) = user.swarm.book.candidates(share.file_id)
             await until(lambda: candidate.failures >= 3)
             nursery.cancel_scope.cancel()
+
+
+async def test_finished_download_tells_everybody_of_its_last_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("furymesh.swarm.fetching.MIN_HAVE_SECONDS", 60.0)
+    data = blob(10)
+    async with lab(tmp_path, "seed", "user", "other") as (seed, user, other):
+        seed.serve(data)
+        download = user.download(data, seed)
+        await download.run(user.links)
+        assert download.share.have == manifest_of(data).header.geometry.all_chunks
+        result = await other.download(data, user).run(other.links)
+        assert result.path.read_bytes() == data
+
+
+async def test_chunk_that_could_not_be_read_during_the_rename_is_served_again(
+    tmp_path: Path,
+) -> None:
+    data = blob(10)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        download = user.download(data, seed)
+        publish = download._publish
+
+        async def spoil() -> object:
+            download.share.withdraw(0b101)
+            return await publish()
+
+        download._publish = spoil  # type: ignore[method-assign, assignment]
+        await download.run(user.links)
+        assert download.share.have == manifest_of(data).header.geometry.all_chunks
+
+
+async def test_full_disk_under_the_journal_only_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("furymesh.swarm.download.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("furymesh.swarm.fetching.DISK_POLL_SECONDS", 0.05)
+    data = blob(30)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        share = seed.serve(data, range(20))
+        download = user.download(data, seed)
+        epochs = []
+
+        def mark_epoch() -> None:
+            epochs.append(1)
+            if len(epochs) == 1:
+                raise DiskFullError("no room for the journal")
+
+        monkeypatch.setattr(download, "_mark_epoch", mark_epoch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: len(epochs) == 2)
+            share.gained(list(range(20, 30)))
+        notes = [event.text for event in user.events if isinstance(event, Note)]
+        assert [note.split(",")[0] for note in notes] == ["paused", "there is room again: going on"]
+        assert (user.home / "out.bin").read_bytes() == data

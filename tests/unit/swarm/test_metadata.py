@@ -161,3 +161,14 @@ def test_dangerous_name_hints_are_dropped() -> None:
     fetch = ManifestFetch(MANIFEST.file_id, None)
     fetch.header(one, m.ManifestHeader(1, MANIFEST.header_bytes, "../../etc/passwd", False))
     assert "/" not in fetch.name_hint
+
+
+def test_only_what_is_new_counts_as_news() -> None:
+    (member,), _ = members(1)
+    fetch = ManifestFetch(MANIFEST.file_id, None)
+    assert fetch.header(member, header())
+    assert not fetch.header(member, header())
+    page = m.ManifestPage(1, 3, MANIFEST.page(3))
+    assert fetch.page(member, page)
+    assert not fetch.page(member, page)
+    assert not fetch.page(member, m.ManifestPage(1, 4, b""))
