@@ -41,3 +41,19 @@ def make_source(path: Path, size: int, seed: int = 0) -> Source:
             hasher.update(block)
             file.write(block)
     return Source(path, size, hasher.digest())
+
+
+def touch_memory(folder: Path, size: int) -> None:
+    """Write and delete `size` bytes in `folder`, before each run alike.
+
+    A virtual machine gives freed memory back to its host; whoever writes first
+    after that would pay for getting it again.
+    """
+    scratch = folder / "touched"
+    block = bytes(BLOCK)
+    try:
+        with scratch.open("wb", buffering=0) as file:
+            for _ in range(0, size, BLOCK):
+                file.write(block)
+    finally:
+        scratch.unlink(missing_ok=True)

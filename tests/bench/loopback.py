@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.bench.aria2_peer import Aria2
-from tests.bench.data import make_source
+from tests.bench.data import make_source, touch_memory
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.libtorrent_peer import BULK_PIECES, Libtorrent
 from tests.bench.measure import Options, Outcome, Sample, alternate, download
@@ -29,6 +29,7 @@ def _compare(
         if name not in prepared:
             wanted[name].prepare(source, seeds, work)
             prepared.add(name)
+        touch_memory(work, options.size)
         return download(wanted[name], source, seeds, work / name)
 
     return alternate(list(wanted), options.rounds, run)
