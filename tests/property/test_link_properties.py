@@ -5,8 +5,9 @@ from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address, Link
 
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 HOSTS = st.one_of(
-    st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
+    st.lists(LABELS, min_size=1, max_size=4).map(".".join),
     st.ip_addresses().map(str),
 )
 IDS = st.binary(min_size=32, max_size=32)
