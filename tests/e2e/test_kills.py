@@ -18,8 +18,10 @@ MIB = 1024 * 1024
 
 @pytest.mark.parametrize(
     ("size", "kills", "rate"),
-    [(512 * MIB, 10, "60M")],
-    ids=["512MiB"],
+    [
+        pytest.param(512 * MIB, 10, "60M", id="512MiB"),
+        pytest.param(2048 * MIB, 60, "50M", id="2GiB", marks=pytest.mark.slow),
+    ],
 )
 def test_kill_at_random_points(mesh: Mesh, size: int, kills: int, rate: str) -> None:
     rng = Random(20)
