@@ -87,6 +87,9 @@ class PartStore:
         self._files = files
         self._syncing = threading.Lock()  # a sync that overlaps another waits for its outcome
         self._failed = False
+        # One write at a time: the kernel holds a lock for each file that is written,
+        # and a second writer would burn its processor spinning there.
+        self._writing = threading.Lock()
         self._state = threading.Lock()  # guards the set and the end of `lock_fd`
         self._dirty: set[int] = set()
 
@@ -152,7 +155,7 @@ class PartStore:
             view = plain
         self._check()
         for segment, piece in self._pieces(chunk, view):
-            with translating(self.path, "write"), self._borrow(segment.file) as fd:
+            with translating(self.path, "write"), self._borrow(segment.file) as fd, self._writing:
                 _write_at(fd, piece, segment.offset)
             # Only now: a sync that began during the write might have missed it.
             with self._state:
