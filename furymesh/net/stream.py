@@ -8,6 +8,7 @@ wraps this interface and never enters the link.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import struct
@@ -23,6 +24,9 @@ from furymesh.core.errors import LinkClosedError
 # the rate of the link.
 MIN_UNSENT = 32 * 1024
 MAX_UNSENT = 256 * 1024
+# Between two processes of one host nothing is lost and no road is shared: pacing,
+# where the system's congestion control does it, would only cost a fifth of the rate.
+UNPACED = b"reno"  # the one that every Linux has and lets everybody use
 
 
 class ByteStream(Protocol):
@@ -60,6 +64,9 @@ class TcpStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_CONGESTION") and _within_host(sock):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED)
         self._socket = sock
         self._low_water = 1
         self._unsent = 0
@@ -133,3 +140,11 @@ class TcpStream:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+
+def _within_host(sock: socket.socket) -> bool:
+    """Whether both ends of a connection have one address."""
+    try:
+        return bool(sock.getsockname()[0] == sock.getpeername()[0])
+    except (OSError, IndexError):  # gone meanwhile, or no TCP socket
+        return False
