@@ -174,9 +174,10 @@ class Scheduler:
                 del state.taken_back[chunk]
         return self._fill(now, peer)
 
-    def stirred(self, now: float, peer: int) -> None:
-        """Bytes came over the peer's link, perhaps in the middle of a long message."""
-        self._peers[peer].heard = now
+    def stirred(self, then: float, peer: int) -> None:
+        """The last bytes came over the peer's link then, perhaps of an unfinished message."""
+        state = self._peers[peer]
+        state.heard = max(state.heard, then)
 
     def held_up(self, now: float, peer: int) -> None:
         """There is no room for the peer's bytes: it waits for us from now on."""

@@ -36,10 +36,12 @@ from furymesh.wire import messages as m
 from furymesh.wire.records import (
     HEADER_SIZE,
     MAX_PLAINTEXT,
+    MAX_RECORD,
     TAG_SIZE,
     Opening,
     Sealing,
     ciphertext_size,
+    sealed_size,
 )
 from furymesh.wire.session import Session
 
@@ -53,10 +55,11 @@ CONTROL_BATCH = 192 * 1024  # control bytes sealed into one send, within SEND_SL
 # so that a control message or a cancel is never far behind.
 AHEAD_SECONDS = 0.01
 MIN_BATCH = MAX_PLAINTEXT
-# While chunk bytes are due, the reader is woken for about this much time's worth
-# of them, at most the piece: each wake-up costs as much as copying 100 KiB.
+# While chunk bytes are due, the reader is woken for whole records of them, about
+# this much time's worth: each wake-up costs as much as copying 100 KiB, and part
+# of a record is of no use.
 WAKE_SECONDS = 0.05
-MAX_WAKE = 512 * 1024  # half of what one receive takes in
+MAX_WAKE_RECORDS = 4  # half of what one receive takes in
 RATE_SECONDS = 0.25  # over which the rate of arrival is measured
 PING_SECONDS = 5.0  # between pings on a quiet link
 IDLE_SECONDS = 30.0  # without a single record: the peer is gone
@@ -95,6 +98,9 @@ class LinkHandler(Protocol):
 
     def filled(self, link: SecureLink, data: m.Data) -> None:
         """The bytes announced by `data` are all in their sink."""
+
+    def departing(self, link: SecureLink) -> None:
+        """Something is about to be sent: a good time to `send` what was not worth it alone."""
 
     def piece(self, link: SecureLink, room: int) -> Piece | None:
         """The next piece to send, of at most `room` bytes; None if there is none now."""
@@ -146,7 +152,9 @@ class SecureLink:
         self._wake = trio.Event()
         self._carry = b""
         self._batch = MIN_BATCH
+        self._unrested = 0  # bytes sent since the writer last let others run
         self._heard = trio.current_time()
+        self._came = 0  # bytes received or waiting when `heard_at` last looked
         self._rate = 0.0  # bytes per second arriving, in the last sample
         self._sample = (0, self._heard)
         self._closing = False
@@ -172,7 +180,13 @@ class SecureLink:
 
     @property
     def heard_at(self) -> float:
-        """When the last bytes came."""
+        """When the last bytes came, or were first seen to wait in the kernel.
+
+        Look at least once a second: the reader sleeps until its record is whole.
+        """
+        came = self.traffic.received + self._stream.waiting()
+        if came > self._came:
+            self._came, self._heard = came, trio.current_time()
         return self._heard
 
     def refused_for(self) -> float:
@@ -303,14 +317,17 @@ class SecureLink:
             self._carry = bytes(buffer[used : carried + size])
 
     def _due(self, carried: int) -> int:
-        """How many bytes to be woken for: some of those that are sure to come."""
+        """How many bytes to be woken for: whole records of those that are sure to come."""
+        left = self.session.payload_left
+        if not left:
+            return 1
         received, then = self._sample
         elapsed = self._heard - then
         if elapsed >= RATE_SECONDS:
             self._rate = (self.traffic.received - received) / elapsed
             self._sample = (self.traffic.received, self._heard)
-        due = self.session.payload_left - carried
-        return max(min(int(self._rate * WAKE_SECONDS), due, MAX_WAKE), 1)
+        records = min(int(self._rate * WAKE_SECONDS / MAX_RECORD), MAX_WAKE_RECORDS)
+        return max(sealed_size(min(left, max(records, 1) * MAX_PLAINTEXT)) - carried, 1)
 
     def _consume(
         self, handler: LinkHandler, end: int, data: m.Data | None
@@ -377,6 +394,7 @@ class SecureLink:
                 if piece is None:
                     await self._wake.wait()
                     continue
+            handler.departing(self)
             buffer = self._buffers.take_send()
             try:
                 at = self._seal_control(buffer)
@@ -438,7 +456,10 @@ class SecureLink:
             fitting = int(AHEAD_SECONDS * len(sealed) / max(elapsed, 1e-6))
             self._batch = min(max(fitting, MIN_BATCH, self._batch // 2), 2 * self._batch, SEND_SIZE)
             self._stream.keep_unsent(fitting)
-        await trio.lowlevel.checkpoint()
+        self._unrested += len(sealed)
+        if self._unrested >= SEND_SIZE:
+            self._unrested = 0
+            await trio.lowlevel.checkpoint()
 
     # --- being there --------------------------------------------------------------
 
@@ -447,7 +468,7 @@ class SecureLink:
             await trio.sleep(PING_SECONDS)
             if self.refused_for() > REFUSED_SECONDS:
                 raise LinkClosedError("the peer does not read what it is sent")
-            silence = 0.0 if self._held else trio.current_time() - self._heard
+            silence = 0.0 if self._held else trio.current_time() - self.heard_at
             if silence > IDLE_SECONDS:
                 raise LinkClosedError(f"the peer said nothing for {IDLE_SECONDS:.0f} s")
             if silence > PING_SECONDS:

@@ -47,6 +47,9 @@ class ByteStream(Protocol):
     def keep_unsent(self, size: int) -> None:
         """From now on let about `size` bytes lie unsent in the kernel."""
 
+    def waiting(self) -> int:
+        """How many bytes have come and are not received yet."""
+
     def refused_for(self) -> float:
         """For how many seconds bytes have waited without the other end taking one.
 
@@ -123,15 +126,18 @@ class TcpStream:
             return 0.0
         # The kernel takes the next bytes by the buffer, which on a thin link is
         # seconds' worth: what the other end acknowledges is taken too.
-        queued = self._queued_bytes()
+        queued = self._count(termios.TIOCOUTQ)
         if queued != self._queued:
             self._queued = queued
             self._blocked_since = trio.current_time()
         return trio.current_time() - self._blocked_since
 
-    def _queued_bytes(self) -> int:
+    def waiting(self) -> int:
+        return self._count(termios.FIONREAD)
+
+    def _count(self, queue: int) -> int:
         try:
-            raw = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+            raw = fcntl.ioctl(self._socket, queue, bytes(4))
         except (OSError, ValueError):
             return 0  # not told here
         return int(struct.unpack("i", raw)[0])

@@ -89,6 +89,9 @@ class ThrottledStream:
     def keep_unsent(self, size: int) -> None:
         self._stream.keep_unsent(size)
 
+    def waiting(self) -> int:
+        return self._stream.waiting()
+
     def refused_for(self) -> float:
         return self._stream.refused_for()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from queue import SimpleQueue
 
@@ -63,6 +63,14 @@ class Outcome:
     error: FuryMeshError | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """What one storing thread has to do."""
+
+    queue: SimpleQueue[Arrival | None] = field(default_factory=SimpleQueue)
+    load: int = 0  # chunks handed to it whose outcome is not known yet
+
+
 class Arrivals:
     """The slabs of one download and the threads that verify and store them."""
 
@@ -84,8 +92,8 @@ class Arrivals:
         self._pool = SlabPool(size, slab_budget(size))
         self._arriving: dict[Member, Arrival] = {}
         self._dying: dict[Member, Arrival] = {}
-        self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
-        self._outcomes: deque[Outcome] = deque()
+        self._workers = [_Worker() for _ in range(STORE_THREADS)]
+        self._outcomes: deque[tuple[_Worker, Outcome]] = deque()
 
     @property
     def senders(self) -> int:
@@ -137,7 +145,11 @@ class Arrivals:
 
     def complete(self, member: Member) -> None:
         """All bytes of the member's chunk are in: verify and store it."""
-        self._queue.put(self._arriving.pop(member))
+        # The first worker unless it is busier: who is idle stays asleep. One queue for
+        # all would wake each of them for every chunk.
+        worker = min(self._workers, key=lambda worker: worker.load)
+        worker.load += 1
+        worker.queue.put(self._arriving.pop(member))
 
     def cancel(self, member: Member, chunk: int) -> int:
         """Give up an arrival; returns the bytes that had come."""
@@ -187,8 +199,8 @@ class Arrivals:
         """
         token = trio.lowlevel.current_trio_token()
         threads = [
-            threading.Thread(target=self._work, args=(token,), name="furymesh store", daemon=True)
-            for _ in range(STORE_THREADS)
+            threading.Thread(target=self._work, args=(worker, token), name="store", daemon=True)
+            for worker in self._workers
         ]
         for thread in threads:
             thread.start()
@@ -197,16 +209,16 @@ class Arrivals:
             assert self._broken is not None
             raise self._broken
         finally:
-            for _ in threads:
-                self._queue.put(None)
+            for worker in self._workers:
+                worker.queue.put(None)
             with trio.CancelScope(shield=True):
                 for thread in threads:
                     await trio.to_thread.run_sync(thread.join)
 
-    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+    def _work(self, worker: _Worker, token: trio.lowlevel.TrioToken) -> None:
         """One storing thread: takes arrivals one by one, hands outcomes back together."""
-        while (arrival := self._queue.get()) is not None:
-            self._outcomes.append(self._store(arrival))
+        while (arrival := worker.queue.get()) is not None:
+            self._outcomes.append((worker, self._store(arrival)))
             try:
                 token.run_sync_soon(self._collect, idempotent=True)
             except trio.RunFinishedError:
@@ -215,7 +227,8 @@ class Arrivals:
     def _collect(self) -> None:
         outcomes = []
         while self._outcomes:
-            outcome = self._outcomes.popleft()
+            worker, outcome = self._outcomes.popleft()
+            worker.load -= 1
             self._pool.give(outcome.arrival.slab)
             outcomes.append(outcome)
         if not outcomes:

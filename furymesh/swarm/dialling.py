@@ -25,6 +25,7 @@ DIALS_AT_ONCE = 5
 # Before an address is dialled again behind which is a process that refuses us.
 UNWANTED_SECONDS = 60.0
 TWIN_SECONDS = 1.0  # between two looks whether the other link to a process still lives
+LOOK_SECONDS = 0.5  # between two looks for somebody to dial, or whether time is up
 WAITING_SECONDS = 3.0  # between two words about having no peer
 MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
 
@@ -53,7 +54,7 @@ class Dialler:
                     candidate.busy = True
                     self._dialling += 1
                     links.start_soon(self._dial, candidate)
-                await trio.sleep(TICK)
+                await trio.sleep(LOOK_SECONDS if self._share.members else TICK)
         finally:
             self._over = True
 
@@ -61,7 +62,7 @@ class Dialler:
         """Tell of waiting; raises UnavailableError after `timeout` seconds of it."""
         last_word = self._swarm.now()
         while True:
-            await trio.sleep(TICK)
+            await trio.sleep(min(max(timeout - self._clock.idle, TICK), LOOK_SECONDS))
             now, idle = self._swarm.now(), self._clock.idle
             if idle > WAITING_SECONDS and now - last_word >= WAITING_SECONDS:
                 last_word = now

@@ -269,6 +269,7 @@ class Download:
             old.close()
         share.fetcher = None
         share.gained(list(chunks_of(share.geometry.all_chunks & ~share.have)))
+        share.announce()
 
     # --- tasks ----------------------------------------------------------------------
 

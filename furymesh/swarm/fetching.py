@@ -30,10 +30,12 @@ from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.share import Member, Share
 from furymesh.wire import messages as m
 
-# New chunks are announced together, about two at a time: each message costs every
-# member a wake-up, and within these bounds the delay costs a swarm nothing.
-MIN_HAVE_SECONDS = 0.005
-MAX_HAVE_SECONDS = 0.05
+# News of chunks that found no company on its way to a member leaves alone, about
+# four together. Within these bounds the delay costs a swarm next to nothing, and
+# each message that is saved spares every member a wake-up.
+MIN_NEWS_SECONDS = 0.005
+MAX_NEWS_SECONDS = 0.1
+NEWS_CHUNKS = 4
 PING_SECONDS = 0.5  # while a peer owes us bytes
 DISK_POLL_SECONDS = 1.0  # while the disk is full
 ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
@@ -76,9 +78,7 @@ class Fetching(ManifestFetcher):
         self._scheduler.verifiable = manifest.verifiable
         self._members: dict[int, Member] = {}
         self._held: set[int] = set()  # members that wait for a slab
-        self._traffic: dict[int, int] = {}  # bytes of a member's link when last looked at
-        self._fresh: list[int] = []
-        self._announce = trio.Event()
+        self._news = trio.Event()
         self._settled = trio.Event()
         self._full = trio.Event()
         self._failure: FuryMeshError | None = None
@@ -111,7 +111,6 @@ class Fetching(ManifestFetcher):
 
     def lost(self, bad: int) -> None:
         """Stored chunks (a mask) are not what was verified: fetch them again."""
-        self._fresh = [chunk for chunk in self._fresh if not bad >> chunk & 1]
         self.chunks_done -= bad.bit_count()
         self._apply(self._scheduler.lost(self._swarm.now(), bad))
 
@@ -136,10 +135,7 @@ class Fetching(ManifestFetcher):
             for number, member in self._members.items():
                 if not scheduler.owed(number):
                     continue
-                received = member.link.traffic.received
-                if received != self._traffic.get(number):
-                    self._traffic[number] = received
-                    scheduler.stirred(now, number)
+                scheduler.stirred(member.link.heard_at, number)
                 if ping:
                     self._swarm.ping(member.link)
             self._apply(scheduler.tick(now))
@@ -147,20 +143,18 @@ class Fetching(ManifestFetcher):
                 member.link.close(PeerError("the peer did not end what it had begun to send"))
 
     async def _announcing(self) -> None:
-        """Tell members of new chunks, several at a time."""
-        pause = MIN_HAVE_SECONDS
-        last = self._swarm.now()
+        """See that no news waits for long."""
+        pause = MIN_NEWS_SECONDS
+        last, told = self._swarm.now(), self.chunks_done
         while True:
-            await self._announce.wait()
+            await self._news.wait()
             await trio.sleep(pause)
-            self._announce = trio.Event()
-            chunks, self._fresh = self._fresh, []
-            self.share.gained(chunks)
-            now = self._swarm.now()
-            pause = min(
-                max(2 * (now - last) / max(len(chunks), 1), MIN_HAVE_SECONDS), MAX_HAVE_SECONDS
-            )
-            last = now
+            self._news = trio.Event()
+            self.share.announce()
+            now, done = self._swarm.now(), self.chunks_done
+            each = (now - last) / max(done - told, 1)
+            pause = min(max(NEWS_CHUNKS * each, MIN_NEWS_SECONDS), MAX_NEWS_SECONDS)
+            last, told = now, done
 
     async def _pausing(self) -> None:
         while True:
@@ -201,7 +195,6 @@ class Fetching(ManifestFetcher):
         number = member.number
         del self._members[number]
         self._held.discard(number)
-        self._traffic.pop(number, None)
         self._tally.wasted += self._arrivals.left(member)
         self._scheduler.max_senders = self._arrivals.senders
         self._apply(self._scheduler.peer_left(self._swarm.now(), number))
@@ -300,12 +293,13 @@ class Fetching(ManifestFetcher):
     def _chunks_settled(self, outcomes: list[Outcome]) -> None:
         """Chunks were verified and stored, or not."""
         now, scheduler = self._swarm.now(), self._scheduler
+        fresh: list[int] = []
         for outcome in outcomes:
             arrival = outcome.arrival
             length = self._geometry.length(arrival.chunk)
             if outcome.verdict is Verdict.GOOD:
                 self._apply(scheduler.stored(now, arrival.chunk))
-                self._fresh.append(arrival.chunk)
+                fresh.append(arrival.chunk)
                 self.chunks_done += 1
                 self.unsynced += length
                 self._tally.credit(arrival.member, length)
@@ -319,8 +313,9 @@ class Fetching(ManifestFetcher):
             else:
                 self._failure = outcome.error
             self._apply(scheduler.bad(now, arrival.chunk))
-        if self._fresh:
-            self._announce.set()
+        if fresh:
+            self.share.gained(fresh)
+            self._news.set()
         if scheduler.ledger.done or self._failure is not None:
             self._settled.set()
 

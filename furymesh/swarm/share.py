@@ -151,20 +151,24 @@ class Share:
             self._send_bitmap(member.link)
 
     def gained(self, chunks: list[int]) -> None:
-        """Chunks were verified and stored: tell everybody, serve them."""
+        """Chunks were verified and stored: serve them, and tell everybody by and by."""
         for chunk in chunks:
             self.have |= 1 << chunk
             self.swarm.uploads.gained(self.file_id, chunk)
         for link in self.members:
-            for start in range(0, len(chunks), codec.MAX_INDICES):
-                part = tuple(chunks[start : start + codec.MAX_INDICES])
-                link.send(m.Have(self._number(link), part))
+            self.swarm.news.add(link, self.file_id, chunks)
+
+    def announce(self) -> None:
+        """Tell everybody now."""
+        for link in self.members:
+            self.swarm.news.tell(link)
 
     def withdraw(self, mask: int) -> None:
         """Chunks are here no more: tell everybody, drop what is queued of them."""
         mask &= self.have
         if not mask:
             return
+        self.announce()  # what was gained earlier must not be heard of later
         self.have &= ~mask
         self.swarm.uploads.lost(self.file_id, mask)
         chunks = list(chunks_of(mask))
@@ -196,6 +200,7 @@ class Share:
         member = self.members.pop(link, None)
         if member is None:
             return
+        self.swarm.news.drop(link, self.file_id)
         if self.manifest is not None:
             self.swarm.uploads.peer_left(self.file_id, link)
         if self.fetcher is not None:

@@ -31,6 +31,7 @@ from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.connect import Endpoint
 from furymesh.net.secure_link import LinkHandler, Piece, SecureLink
 from furymesh.swarm import exchange
+from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending
 from furymesh.swarm.share import Member, Share
 from furymesh.wire import codec
@@ -62,6 +63,9 @@ class _Deaf:
     def filled(self, link: SecureLink, data: m.Data) -> None:
         """Never asked."""
 
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
     def piece(self, link: SecureLink, room: int) -> Piece | None:
         return None
 
@@ -82,6 +86,7 @@ class Swarm:
         self.shares: dict[FileId, Share] = {}
         self.links: dict[tuple[NodeId, bytes], SecureLink] = {}
         self.book = PeerBook(rng)
+        self.news = News()
         self.banned: set[NodeId] = set()  # sent a chunk with a wrong digest
         self.max_links = max_links
         self._tags: dict[DiscoveryTag, FileId] = {}
@@ -335,6 +340,9 @@ class Swarm:
         member = share.members.get(link) if share is not None else None
         if share is not None and share.fetcher is not None and member is not None:
             share.fetcher.filled(member, data)
+
+    def departing(self, link: SecureLink) -> None:
+        self.news.tell(link)
 
     def piece(self, link: SecureLink, room: int) -> ChunkPiece | None:
         return self._sending.piece(link, room)

@@ -43,6 +43,11 @@ _HEADER: Final = Struct(">I")
 _NONCE: Final = Struct(">4xQ")
 
 
+def sealed_size(size: int) -> int:
+    """The length of the records that carry `size` bytes, each but the last as long as allowed."""
+    return size + OVERHEAD * -(-size // MAX_PLAINTEXT)
+
+
 def ciphertext_size(buffer: bytes | bytearray | memoryview, at: int = 0) -> int:
     """The ciphertext length that the header at `buffer[at:at + 4]` announces.
 

@@ -10,7 +10,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from furymesh.core.bitfield import mask_of
 from furymesh.core.geometry import Geometry
 from furymesh.core.ids import FileId
 from furymesh.core.scheduler import TICK, Action, Request, Scheduler
@@ -18,7 +17,7 @@ from furymesh.core.uploads import DEFAULT_SLOTS, Job, Uploads
 from tests.sim.network import Clock, Host, Link
 
 SHARE = FileId(bytes(32))
-HAVE_SECONDS = 0.05  # the longest pause of furymesh.swarm.fetching
+NEWS_SECONDS = 0.1  # the longest that furymesh.swarm.fetching lets news wait for company
 PING_SECONDS = 0.5  # likewise
 STORE_SECONDS = 0.002  # hash and write of one chunk
 PACKET = 64 * 1024  # bytes in one turn of an uplink
@@ -83,6 +82,18 @@ class _Neighbour:
     sending: deque[_Sending] = field(default_factory=deque)
     arriving: tuple[int, int] | None = None  # chunk, bytes of it so far
     pinged: bool = False
+    untold: int = 0  # chunks it was not told of
+
+    def say(self, message: object, size: int = 0) -> None:
+        """Send a message, and before it the news."""
+        self.tell()
+        self.link.send(message, size)
+
+    def tell(self) -> None:
+        """Tell of new chunks."""
+        if self.untold:
+            self.link.send(Have(self.untold))
+            self.untold = 0
 
 
 class Node:
@@ -114,7 +125,7 @@ class Node:
         self.neighbours: dict[int, _Neighbour] = {}
         self._unsent = unsent
         self._piece = piece
-        self._fresh: list[int] = []
+        self._announcing = False
         if have != geometry.all_chunks:
             self.scheduler = Scheduler(geometry, rng, have=have)
             self.scheduler.verifiable = geometry.all_chunks
@@ -167,7 +178,7 @@ class Node:
                 actions = scheduler.rejected(now, number, (chunk,), held=held, suggest=suggest)
                 self._apply(actions)
             case Ping(at):
-                neighbour.link.send(Pong(at))
+                neighbour.say(Pong(at))
             case Pong(at):
                 neighbour.pinged = False
                 if scheduler is not None:
@@ -179,7 +190,7 @@ class Node:
         for chunk in chunks:
             turned = self.uploads.request(self.clock.now, SHARE, number, chunk)
             if turned is not None:
-                neighbour.link.send(Reject(chunk, turned.held, turned.suggest))
+                neighbour.say(Reject(chunk, turned.held, turned.suggest))
         self._dispatch()
 
     def _dropped(self, number: int, neighbour: _Neighbour, chunks: tuple[int, ...]) -> None:
@@ -210,6 +221,7 @@ class Node:
             chunk = sending.job.chunk
             length = self.geometry.length(chunk)
             size = min(self._piece, length - sending.offset)
+            neighbour.tell()
             for _ in range((size - 1) // PACKET):
                 link.send(None, PACKET)
             link.send(Data(chunk, sending.offset, size), (size - 1) % PACKET + 1)
@@ -225,13 +237,13 @@ class Node:
             if neighbour is None:
                 continue
             if isinstance(action, Request):
-                neighbour.link.send(Ask(action.chunks))
+                neighbour.say(Ask(action.chunks))
                 continue
             arriving = neighbour.arriving
             if arriving is not None and arriving[0] in action.chunks:
                 self.wasted += arriving[1]
                 neighbour.arriving = None
-            neighbour.link.send(Drop(action.chunks))
+            neighbour.say(Drop(action.chunks))
 
     def _data(self, number: int, neighbour: _Neighbour, data: Data) -> None:
         scheduler = self.scheduler
@@ -255,20 +267,20 @@ class Node:
         assert scheduler is not None
         self._apply(scheduler.stored(self.clock.now, chunk))
         self.fetched += self.geometry.length(chunk)
-        if not self._fresh:
-            self.clock.after(HAVE_SECONDS, self._announce)
-        self._fresh.append(chunk)
+        self.have |= 1 << chunk
+        self.uploads.gained(SHARE, chunk)
+        for neighbour in self.neighbours.values():
+            neighbour.untold |= 1 << chunk
+        if not self._announcing:
+            self._announcing = True
+            self.clock.after(NEWS_SECONDS, self._announce)
         if scheduler.ledger.done:
             self.finished_at = self.clock.now
 
     def _announce(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        mask = mask_of(fresh)
-        self.have |= mask
-        for chunk in fresh:
-            self.uploads.gained(SHARE, chunk)
+        self._announcing = False
         for neighbour in self.neighbours.values():
-            neighbour.link.send(Have(mask))
+            neighbour.tell()
         if self.have == self.geometry.all_chunks:
             self.scheduler = None
 
@@ -283,5 +295,5 @@ class Node:
             for number, neighbour in self.neighbours.items():
                 if self.scheduler.owed(number) and not neighbour.pinged:
                     neighbour.pinged = True
-                    neighbour.link.send(Ping(self.clock.now))
+                    neighbour.say(Ping(self.clock.now))
             self.clock.after(PING_SECONDS, self._ping)

@@ -85,6 +85,9 @@ class Handler:
     def filled(self, link: SecureLink, data: m.Data) -> None:
         self.filled_bytes += data.length
 
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
     def piece(self, link: SecureLink, room: int) -> Piece | None:
         return self.outbox.pop(0) if self.outbox else None
 

@@ -27,6 +27,9 @@ class Pipe:
     def keep_unsent(self, size: int) -> None:
         """Nothing is ever unsent here."""
 
+    def waiting(self) -> int:
+        return 0
+
     def refused_for(self) -> float:
         return 0.0
 

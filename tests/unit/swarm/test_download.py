@@ -184,7 +184,7 @@ async def test_peer_that_breaks_the_rules_again_waits_ever_longer(
 async def test_finished_download_tells_everybody_of_its_last_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("furymesh.swarm.fetching.MIN_HAVE_SECONDS", 60.0)
+    monkeypatch.setattr("furymesh.swarm.fetching.MIN_NEWS_SECONDS", 60.0)
     data = blob(10)
     async with lab(tmp_path, "seed", "user", "other") as (seed, user, other):
         seed.serve(data)
@@ -234,6 +234,7 @@ async def test_full_disk_under_the_journal_only_pauses(
             nursery.start_soon(download.run, user.links)
             await until(lambda: len(epochs) == 2)
             share.gained(list(range(20, 30)))
+            share.announce()
         notes = [event.text for event in user.events if isinstance(event, Note)]
         assert [note.split(",")[0] for note in notes] == ["paused", "there is room again: going on"]
         assert (user.home / "out.bin").read_bytes() == data

@@ -12,6 +12,7 @@ from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.core.uploads import Uploads
 from furymesh.swarm import share as share_module
+from furymesh.swarm.news import News
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import Memory, blob, manifest_of
@@ -48,6 +49,7 @@ class Swarm:
         from random import Random
 
         self.uploads = Uploads(Random(1))
+        self.news = News()
         self.introduced = 0
 
     def now(self) -> float:
@@ -103,7 +105,11 @@ def test_nothing_is_not_told(share: Share) -> None:
 
 def test_gains_and_losses_are_told(share: Share) -> None:
     link = serving(share, 0b1)
-    share.gained([3, 4])
+    share.gained([3])
+    share.gained([4])
+    assert link.sent == []
+    share.announce()
+    assert link.sent == [m.Have(4, (3, 4))]
     share.withdraw(mask_of([3, 9]))
     assert link.sent == [m.Have(4, (3, 4)), m.Lost(4, (3,))]
     assert share.have == mask_of([0, 4])

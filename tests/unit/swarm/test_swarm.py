@@ -315,6 +315,9 @@ class Deaf:
     def filled(self, link: SecureLink, data: m.Data) -> None:
         """Nothing is."""
 
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
     def piece(self, link: SecureLink, room: int) -> Piece | None:
         return None
 
