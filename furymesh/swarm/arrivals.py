@@ -26,7 +26,7 @@ import trio
 from furymesh.core.errors import FuryMeshError, InternalError, ProtocolError
 from furymesh.core.geometry import Geometry
 from furymesh.core.manifest import Manifest
-from furymesh.net.buffers import SlabPool, slab_budget
+from furymesh.net.buffers import SlabPool, Slabs
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.share import Member
@@ -79,6 +79,7 @@ class Arrivals:
         manifest: Manifest,
         part: PartStore,
         resume: ResumeData | None,
+        slabs: Slabs,
         settled: Callable[[list[Outcome]], None],
     ) -> None:
         self._manifest = manifest
@@ -89,7 +90,7 @@ class Arrivals:
         self._broken: InternalError | None = None
         self._breakdown = trio.Event()
         size = min(self._geometry.chunk_size, max(self._geometry.size, 1))
-        self._pool = SlabPool(size, slab_budget(size))
+        self._pool = SlabPool(slabs, size)
         self._arriving: dict[Member, Arrival] = {}
         self._dying: dict[Member, Arrival] = {}
         self._workers = [_Worker() for _ in range(STORE_THREADS)]
@@ -214,6 +215,7 @@ class Arrivals:
             with trio.CancelScope(shield=True):
                 for thread in threads:
                     await trio.to_thread.run_sync(thread.join)
+            self._pool.close()
 
     def _work(self, worker: _Worker, token: trio.lowlevel.TrioToken) -> None:
         """One storing thread: takes arrivals one by one, hands outcomes back together."""

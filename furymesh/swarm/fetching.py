@@ -71,7 +71,8 @@ class Fetching(ManifestFetcher):
         self._reserve = reserve
         self._tally = tally
         self._tell = tell
-        self._arrivals = Arrivals(manifest, part, resume, self._chunks_settled)
+        slabs = self._swarm.endpoint.buffers.slabs
+        self._arrivals = Arrivals(manifest, part, resume, slabs, self._chunks_settled)
         self._scheduler = Scheduler(
             self._geometry, self._swarm.rng, have=have, max_senders=self._arrivals.senders
         )
@@ -129,6 +130,7 @@ class Fetching(ManifestFetcher):
         while True:
             await trio.sleep(TICK)
             now, scheduler = self._swarm.now(), self._scheduler
+            scheduler.max_senders = self._arrivals.senders  # other downloads come and go
             ping = now - last_ping >= PING_SECONDS
             if ping:
                 last_ping = now

@@ -1,10 +1,11 @@
 """A laboratory of shaped hosts in network namespaces of its own.
 
 Each host lives in its own namespace, joined by a veth pair to a bridge in one
-further namespace. A token bucket on the host's end shapes its uplink, another on
-the bridge port its downlink. Nothing outside these namespaces is changed: the
-congestion control is pinned on the hosts' routes, because the sysctl of a
-namespace only takes what the machine as a whole allows.
+further namespace; a host that is far away is joined by a long road instead (road.py).
+A token bucket on the host's end shapes its uplink, another on the bridge port its
+downlink. Nothing outside these namespaces is changed: the congestion control is
+pinned on the hosts' routes, because the sysctl of a namespace only takes what the
+machine as a whole allows.
 
 Always true: whatever a `Lab` made (namespaces, processes started with
 `Host.popen`) is gone when its `with` block is left, however it is left.
@@ -18,6 +19,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,6 +34,7 @@ QUEUE = "50ms"  # of the link's rate: a home router's buffer, not a bufferbloat 
 WIRE_HEADERS = 66  # bytes an Ethernet frame spends on Ethernet, IPv4 and TCP with timestamps
 NETWORK = "10.77.0"  # private to the laboratory: namespaces of two labs never meet
 MAX_HOSTS = 200  # one /24
+ROAD = Path(__file__).with_name("road.py")
 TOOLS = ("ip", "tc", "bridge", "iperf3")
 
 
@@ -56,10 +59,11 @@ def mbit(rate: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Rates of one host's link in bits a second."""
+    """One host's link: rates in bits a second, and seconds that each way takes."""
 
     up: int
     down: int
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,14 @@ class Host:
         """Undo `cut`."""
         self._bridge_state("3")
 
+    def lose(self, share: float) -> None:
+        """From now on drop this share (0 to 1) of the frames that reach the host, at random.
+
+        Raises LabError where the kernel has no such rule, see `can_lose`.
+        """
+        chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.6f}")
+        _run(*self.command(["iptables", "-w", "-A", "INPUT", *chance, "-j", "DROP"]))
+
     def _bridge_state(self, state: str) -> None:
         _run("bridge", "-n", self.lab.bridge, "link", "set", "dev", self.port, "state", state)
 
@@ -152,16 +164,17 @@ def _traffic(namespace: str, device: str) -> Traffic:
 class Lab:
     """Hosts on one bridge, one per shape given. Use as a context manager.
 
-    Raises LabError when a command fails; `why_not()` tells beforehand whether
+    `congestion` is the congestion control of everything they send. Raises LabError when a command fails; `why_not()` tells beforehand whether
     labs can be built at all.
     """
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, shapes: Sequence[Shape], congestion: str = "cubic") -> None:
         if not 1 <= len(shapes) <= MAX_HOSTS:
             raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {len(shapes)}")
         self.name = f"fmlab-{os.getpid()}-{secrets.token_hex(3)}"
         self.bridge = f"{self.name}-br"
         self.hosts = tuple(Host(self, number, shape) for number, shape in enumerate(shapes))
+        self._congestion = congestion
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -224,17 +237,35 @@ class Lab:
         ):
             key, value = setting.split("=")
             _run(*host.command(["sh", "-c", f"echo {value} > /proc/sys/{key}"]))
-        pair = ("type", "veth", "peer", "name", "eth0", "netns", inside)
-        _run("ip", "-n", self.bridge, "link", "add", host.port, *pair)
+        if host.shape.delay:
+            self._build_road(host)
+        else:
+            pair = ("type", "veth", "peer", "name", "eth0", "netns", inside)
+            _run("ip", "-n", self.bridge, "link", "add", host.port, *pair)
         _run("ip", "-n", self.bridge, "link", "set", host.port, "master", "br0", "up")
         _run("ip", "-n", inside, "link", "set", "lo", "up")
         _run("ip", "-n", inside, "link", "set", "eth0", "up")
         own = f"{host.address}/24"
         _run("ip", "-n", inside, "addr", "add", own, "dev", "eth0", "noprefixroute")
         everyone = f"{NETWORK}.0/24"
-        _run("ip", "-n", inside, "route", "add", everyone, "dev", "eth0", "congctl", "cubic")
+        _run("ip", "-n", inside, "route", "add", everyone, "dev", "eth0", "congctl", self._congestion)
         _shape(inside, "eth0", host.shape.up)
         _shape(self.bridge, host.port, host.shape.down)
+
+    def _build_road(self, host: Host) -> None:
+        """Join a host to its bridge port by two TAP devices and a process between them."""
+        road = [sys.executable, str(ROAD), "--delay", str(host.shape.delay)]
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            road, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self.adopt(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise LabError(f"the road to {host.address} could not be built: no TAP devices")
+        near, far = json.loads(line)
+        _run("ip", "link", "set", "dev", near, "netns", host.namespace, "name", "eth0")
+        _run("ip", "link", "set", "dev", far, "netns", self.bridge, "name", host.port)
 
 
 def _shape(namespace: str, device: str, rate: int) -> None:

@@ -5,46 +5,94 @@ import trio.testing
 
 from furymesh.net.buffers import (
     IDLE_BUFFERS,
-    MIN_SLABS,
-    SLAB_BUDGET,
-    SLAB_CEILING,
+    POOL_CEILING,
+    POOL_MEMORY,
+    SLAB_MEMORY,
     WANTED_SLABS,
     Buffers,
     SlabPool,
-    slab_budget,
+    Slabs,
 )
 
+MEBIBYTE = 1024 * 1024
 
-def test_budget_bounds_the_slabs() -> None:
-    pool = SlabPool(1024, budget=10 * 1024)
-    slabs = [pool.take() for _ in range(10)]
-    assert all(slab is not None and len(slab) == 1024 for slab in slabs)
-    assert pool.take() is None
-    assert slabs[3] is not None
+
+def drain(pool: SlabPool) -> list[memoryview]:
+    """Every slab that a pool lends."""
+    slabs = []
+    while (slab := pool.take()) is not None:
+        slabs.append(slab)
+    return slabs
+
+
+def test_memory_bounds_the_slabs() -> None:
+    pool = SlabPool(Slabs(10 * 1024), 1024)
+    slabs = drain(pool)
+    assert [len(slab) for slab in slabs] == [1024] * 10
     pool.give(slabs[3])
     assert pool.take() is slabs[3]
 
 
-def test_largest_chunks_still_get_some() -> None:
-    pool = SlabPool(1024 * 1024, budget=1)
-    assert sum(pool.take() is not None for _ in range(MIN_SLABS + 1)) == MIN_SLABS
-
-
 def test_large_chunks_get_more_up_to_a_ceiling() -> None:
-    mebibyte = 1024 * 1024
-    assert slab_budget(mebibyte // 4) == SLAB_BUDGET
-    assert SlabPool(4 * mebibyte, slab_budget(4 * mebibyte)).limit == WANTED_SLABS
-    assert slab_budget(16 * mebibyte) == SLAB_CEILING
+    for size in (MEBIBYTE // 4, 4 * MEBIBYTE, 16 * MEBIBYTE):
+        wanted = max(POOL_MEMORY, min(WANTED_SLABS * size, POOL_CEILING))
+        assert SlabPool(Slabs(), size).limit == wanted // size
+    assert POOL_CEILING <= SLAB_MEMORY
+
+
+def test_downloads_share_the_memory() -> None:
+    slabs = Slabs(12)
+    one = SlabPool(slabs, 1)
+    taken = drain(one)
+    assert len(taken) == 12
+    other = SlabPool(slabs, 1)
+    assert other.take() is None  # but now it is known to want some
+    one.give(taken.pop())
+    assert one.take() is None
+    assert len(drain(other)) == 1
+    while taken:
+        one.give(taken.pop())
+    assert len(drain(one)) == len(drain(other)) + 1 == 6
+
+
+def test_any_number_of_downloads_stays_within_the_memory() -> None:
+    slabs = Slabs(8)
+    pools = [SlabPool(slabs, 1) for _ in range(100)]
+    taken = [(pool, slab) for pool in pools for slab in drain(pool)]
+    assert len(taken) == 8
+    waiting = next(pool for pool in pools if pool not in {owner for owner, _ in taken})
+    assert waiting.take() is None
+    owner, slab = taken[0]
+    owner.give(slab)
+    assert waiting.take() is not None
+
+
+def test_idle_memory_goes_to_who_needs_it() -> None:
+    slabs = Slabs(4)
+    one, other = SlabPool(slabs, 1), SlabPool(slabs, 1)
+    for slab in drain(one):
+        one.give(slab)
+    assert len(drain(other)) == 4
+
+
+def test_closed_download_holds_nothing() -> None:
+    slabs = Slabs(4)
+    one, other = SlabPool(slabs, 1), SlabPool(slabs, 1)
+    late = drain(one)
+    one.close()
+    one.give(late[0])
+    assert len(drain(other)) == 4
 
 
 async def test_everybody_who_waits_is_woken() -> None:
     """One of them may be gone, or have no use for a slab any more."""
-    pool = SlabPool(16, budget=16 * MIN_SLABS)
-    slabs = [pool.take() for _ in range(MIN_SLABS)]
+    slabs = Slabs(4)
+    pool, other = SlabPool(slabs, 1), SlabPool(slabs, 1)
+    taken = drain(pool)
     woken = []
 
     async def wait(number: int) -> None:
-        await pool.wait()
+        await (pool if number == 1 else other).wait()
         woken.append(number)
 
     with trio.fail_after(5):
@@ -61,8 +109,7 @@ async def test_everybody_who_waits_is_woken() -> None:
             nursery.start_soon(wait, 2)
             await trio.testing.wait_all_tasks_blocked()
             leaving.cancel()
-            assert slabs[0] is not None
-            pool.give(slabs[0])
+            pool.give(taken[0])
     assert sorted(woken) == [1, 2]
 
 

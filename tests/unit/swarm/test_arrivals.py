@@ -9,6 +9,7 @@ import trio
 from furymesh.core.errors import DiskFullError, InternalError, ProtocolError
 from furymesh.core.layout import Layout
 from furymesh.storage.part import PartStore
+from furymesh.net.buffers import Slabs
 from furymesh.swarm.arrivals import DYING_SECONDS, Arrivals, Outcome, Verdict
 from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
@@ -38,7 +39,7 @@ class Place:
         self.records = Records()
         self.outcomes: list[Outcome] = []
         records: Any = self.records
-        self.arrivals = Arrivals(MANIFEST, self.part, records, self.outcomes.extend)
+        self.arrivals = Arrivals(MANIFEST, self.part, records, Slabs(), self.outcomes.extend)
 
     async def settle(self, count: int) -> list[Outcome]:
         with trio.fail_after(5):
@@ -153,7 +154,7 @@ async def test_bug_in_settling_ends_the_download_and_not_the_process(tmp_path: P
         raise KeyError("settled twice")
 
     records: Any = place.records
-    place.arrivals = Arrivals(MANIFEST, place.part, records, fail)
+    place.arrivals = Arrivals(MANIFEST, place.part, records, Slabs(), fail)
     bring(place, member(), 0)
     with trio.fail_after(5), pytest.raises(InternalError, match="settled twice"):
         await place.arrivals.run()
