@@ -23,7 +23,7 @@ from tests.bench import loopback, shaped, single
 from tests.bench.measure import Options, Outcome
 from tests.bench.process import BenchError, cpu_busy
 
-PEERS = ("furymesh", "libtorrent", "libtorrent-super", "aria2", "rsync")
+PEERS = ("furymesh", "libtorrent", "libtorrent-super", "libtorrent-bulk", "aria2", "rsync", "floor")
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 ROWS: dict[str, Callable[[Options], list[Outcome]]] = {
     "1": loopback.one_seed,

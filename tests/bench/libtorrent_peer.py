@@ -20,6 +20,7 @@ SCRIPT = str(Path(__file__).with_name("libtorrent_session.py"))
 
 CHOSEN_BY_SIZE = 0  # libtorrent's own default piece size, right for swarms
 BULK_PIECES = 8 * 1024 * 1024  # bytes; one seed, one leecher is fastest with large pieces
+BULK_THREADS = 2  # hashing on both processors
 
 
 def make_torrent(source: Source, torrent: Path, piece_size: int = CHOSEN_BY_SIZE) -> None:
@@ -53,6 +54,7 @@ class Libtorrent:
     name: str = "libtorrent"
     super_seeding: bool = False
     piece_size: int = CHOSEN_BY_SIZE
+    hashing_threads: int = 1  # libtorrent's own default
     _source: Path = Path()
     _torrent: Path = Path()
 
@@ -68,7 +70,16 @@ class Libtorrent:
     def seed(self, crew: Crew, place: Place, number: int) -> Seed:
         listen = f"{place.address}:{place.port}"
         folder = str(self._source.parent)
-        orders = Orders(str(self._torrent), folder, listen, [], True, self.super_seeding, None)
+        orders = Orders(
+            str(self._torrent),
+            folder,
+            listen,
+            [],
+            True,
+            self.super_seeding,
+            None,
+            self.hashing_threads,
+        )
         child = self._start(crew, place, orders)
         port = child.expect("listening", READY_TIMEOUT).fields["port"]
         return Seed(child, f"{place.address}:{port}")
@@ -85,7 +96,16 @@ class Libtorrent:
     ) -> Leecher:
         into.mkdir(parents=True, exist_ok=True)
         listen = f"{place.address}:{place.port}"
-        orders = Orders(str(self._torrent), str(into), listen, list(peers), False, False, rate)
+        orders = Orders(
+            str(self._torrent),
+            str(into),
+            listen,
+            list(peers),
+            False,
+            False,
+            rate,
+            self.hashing_threads,
+        )
         child = self._start(crew, place, orders)
         child.expect("listening", READY_TIMEOUT)
         return Session(child, into / self._source.name)

@@ -35,6 +35,7 @@ class Orders:
     seed: bool
     super_seeding: bool
     rate: int | None
+    hashing_threads: int
 
 
 def settings(orders: Orders) -> lt.settings_pack:
@@ -50,7 +51,7 @@ def settings(orders: Orders) -> lt.settings_pack:
         "enable_upnp": False,
         "enable_natpmp": False,
         "aio_threads": 4,
-        "hashing_threads": 2,
+        "hashing_threads": orders.hashing_threads,
         "max_out_request_queue": 2000,
         "max_allowed_in_request_queue": 4000,
         "send_buffer_watermark": 16 * MIB,

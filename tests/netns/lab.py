@@ -146,8 +146,10 @@ class Host:
     def lose(self, share: float) -> None:
         """From now on drop this share (0 to 1) of the frames that reach the host, at random.
 
-        Raises LabError where the kernel has no such rule, see `can_lose`.
+        Call it before connections are made. Raises LabError where the kernel has no such rule.
         """
+        for host in self.lab.hosts:  # one segment a frame: forty would be lost as one
+            _run("ip", "-n", host.namespace, "link", "set", "dev", "eth0", "gso_max_segs", "1")
         chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.6f}")
         _run(*self.command(["iptables", "-w", "-A", "INPUT", *chance, "-j", "DROP"]))
 
