@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from furymesh.cli import (
-    cmd_clean_resume,
-    cmd_demo,
-    cmd_get,
-    cmd_id,
-    cmd_list,
-    cmd_list_resume,
-    cmd_node,
-    cmd_resume,
-    cmd_share,
-    cmd_show_resume,
-    cmd_unshare,
-    cmd_verify,
-)
 from furymesh.cli.main import DEBUG_VARIABLE
 from furymesh.cli.options import ConfigFile, DataDir
 
 # In the order in which they are met: share, fetch, take up again, look after.
-COMMANDS = {
-    "share": cmd_share,
-    "list": cmd_list,
-    "unshare": cmd_unshare,
-    "node": cmd_node,
-    "get": cmd_get,
-    "resume": cmd_resume,
-    "list-resume": cmd_list_resume,
-    "show-resume": cmd_show_resume,
-    "clean-resume": cmd_clean_resume,
-    "verify": cmd_verify,
-    "id": cmd_id,
-    "demo": cmd_demo,
-}
+# Each is `command` of its module, cmd_….
+COMMANDS = (
+    "share",
+    "list",
+    "unshare",
+    "node",
+    "get",
+    "resume",
+    "list-resume",
+    "show-resume",
+    "clean-resume",
+    "verify",
+    "id",
+    "demo",
+)
 
 EXAMPLES = """
 furymesh share movie.mkv           # prints a link; give it to a friend
@@ -49,8 +38,14 @@ furymesh demo                      # see all of this happen on this machine
 """
 
 
-def make_app() -> typer.Typer:
-    """The whole command line as a typer application."""
+def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line as a typer application.
+
+    If the first of the arguments that is no option names a command, only that
+    one is there: making all of them takes longer than most commands do.
+    """
+    first = next((argument for argument in arguments if not argument.startswith("-")), None)
+    names = (first,) if first in COMMANDS else COMMANDS
     app = typer.Typer(
         name="furymesh",
         rich_markup_mode=None,
@@ -58,7 +53,8 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback(invoke_without_command=True, epilog=_epilog(EXAMPLES))(furymesh)
-    for name, module in COMMANDS.items():
+    for name in names:
+        module = importlib.import_module(f"furymesh.cli.cmd_{name.replace('-', '_')}")
         app.command(name, epilog=_epilog(module.EXAMPLES))(module.command)
     return app
 

@@ -49,8 +49,9 @@ def main(arguments: Sequence[str]) -> int:
 def _run(arguments: list[str]) -> int:
     import typer
 
-    command = _command()
-    if COMPLETION_VARIABLE in os.environ:
+    completing = COMPLETION_VARIABLE in os.environ
+    command = _command([] if completing else arguments)
+    if completing:
         command.main(arguments, prog_name="furymesh", complete_var=COMPLETION_VARIABLE)
         return 0
     try:
@@ -112,9 +113,9 @@ def _close_stdout() -> None:
         pass
 
 
-def _command() -> Any:
+def _command(arguments: list[str]) -> Any:
     from typer.main import get_command
 
     from furymesh.cli.app import make_app
 
-    return get_command(make_app())
+    return get_command(make_app(arguments))
