@@ -22,7 +22,8 @@ import trio
 from furymesh.core.errors import FuryMeshError
 from furymesh.core.ids import FileId
 from furymesh.core.uploads import Job, Uploads
-from furymesh.net.secure_link import Piece, SecureLink
+from furymesh.net.handler import Piece
+from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.share import ChunkSource, Share
 from furymesh.wire import codec
 from furymesh.wire import messages as m

@@ -29,7 +29,8 @@ from furymesh.core.uploads import Uploads
 from furymesh.discovery.book import PeerBook
 from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.connect import Endpoint
-from furymesh.net.secure_link import LinkHandler, Piece, SecureLink
+from furymesh.net.handler import LinkHandler, Piece
+from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange
 from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending

@@ -66,8 +66,7 @@ class Babbler(Swarm):
 
     def message(self, link: SecureLink, message: m.Message) -> None:
         if isinstance(message, m.Request):
-            link._control.append(b"\xff\xfe\xfd" * 30)
-            link.poke()
+            link._writer.queue(b"\xff\xfe\xfd" * 30)
         else:
             super().message(link, message)
 

@@ -19,10 +19,11 @@ from furymesh.core.errors import (
     SourceChangedError,
 )
 from furymesh.core.ids import FileId
-from furymesh.net import secure_link
+from furymesh.net import secure_link, writing
 from furymesh.net.connect import Endpoint
+from furymesh.net.handler import Piece
 from furymesh.net.identity import load_or_create
-from furymesh.net.secure_link import Piece, SecureLink
+from furymesh.net.secure_link import SecureLink
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
@@ -237,7 +238,7 @@ async def test_goodbye_gets_out_and_ends_both(tmp_path: Path) -> None:
 async def test_peer_that_does_not_read_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secure_link, "MAX_CONTROL_BYTES", 10_000)
+    monkeypatch.setattr(writing, "MAX_CONTROL_BYTES", 10_000)
     async with linked(tmp_path) as (one, _, nursery):
         start(nursery, one)
         for nonce in range(20_000):
@@ -323,7 +324,7 @@ async def test_time_in_which_this_end_does_not_read_is_not_the_peers_silence(
 
 async def test_queued_messages_are_charged_for_what_they_take(tmp_path: Path) -> None:
     async with linked(tmp_path) as (one, _, _nursery):
-        for _ in range(secure_link.MAX_CONTROL_BYTES // secure_link.MESSAGE_COST):
+        for _ in range(writing.MAX_CONTROL_BYTES // writing.MESSAGE_COST):
             one.link.send(m.Pong(0))
         assert isinstance(one.link.closed_because, PeerError)
 
@@ -335,7 +336,7 @@ async def test_flood_of_pings_does_not_pile_up_answers(tmp_path: Path) -> None:
         start(nursery, one, two)
         await until(lambda: m.Pong(99_999) in two.handler.messages)
         pongs = [x for x in two.handler.messages if isinstance(x, m.Pong)]
-        assert len(pongs) == secure_link.MAX_PONGS
+        assert len(pongs) == writing.MAX_PONGS
 
 
 class Withdrawer(Handler):

@@ -8,8 +8,8 @@ import trio
 
 from furymesh.core.errors import DiskFullError, InternalError, ProtocolError
 from furymesh.core.layout import Layout
-from furymesh.storage.part import PartStore
 from furymesh.net.buffers import Slabs
+from furymesh.storage.part import PartStore
 from furymesh.swarm.arrivals import DYING_SECONDS, Arrivals, Outcome, Verdict
 from furymesh.swarm.share import Member
 from furymesh.wire import messages as m

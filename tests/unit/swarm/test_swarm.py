@@ -15,7 +15,8 @@ from furymesh.core.errors import (
     SourceChangedError,
 )
 from furymesh.core.link import Address
-from furymesh.net.secure_link import Piece, SecureLink
+from furymesh.net.handler import Piece
+from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
 from furymesh.swarm.share import Share

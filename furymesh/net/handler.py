@@ -1,0 +1,65 @@
+"""What a link and the swarm ask of each other.
+
+A link carries out and a handler decides: every method of the handler but `room` is
+synchronous, so a link never sees a half-made decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from furymesh.core.errors import FuryMeshError
+from furymesh.wire import messages as m
+
+if TYPE_CHECKING:
+    from furymesh.net.secure_link import SecureLink
+
+
+class Piece(Protocol):
+    """A run of bytes of one chunk, on its way out."""
+
+    @property
+    def message(self) -> m.Data:
+        """Which bytes these are."""
+
+    def read_now(self, view: memoryview) -> bool:
+        """Fill `view` without blocking; False if the disk would have to be asked."""
+
+    async def read(self, view: memoryview) -> None:
+        """Fill `view`, waiting for the disk."""
+
+
+class LinkHandler(Protocol):
+    """What a link asks of the swarm. Every method may raise PeerError to end the link."""
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        """A legal control message arrived."""
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        """Where the announced bytes go, exactly `data.length` long; None: wait for room."""
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        """Return when `sink` should be asked again."""
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """The bytes announced by `data` are all in their sink."""
+
+    def departing(self, link: SecureLink) -> None:
+        """Something is about to be sent: a good time to `send` what was not worth it alone."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        """The next piece to send, of at most `room` bytes; None if there is none now."""
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """A piece could not be read; nothing of it was sent."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that crossed a link, records and all."""
+
+    received: int = 0
+    sent: int = 0
+    payload_received: int = 0
+    payload_sent: int = 0
