@@ -36,7 +36,8 @@ from furymesh.wire import messages as m
 MIN_NEWS_SECONDS = 0.005
 MAX_NEWS_SECONDS = 0.1
 NEWS_CHUNKS = 4
-PING_SECONDS = 0.5  # while a peer owes us bytes
+PING_SECONDS = 2.0  # between round trips measured to a peer that owes us bytes
+QUIET_SECONDS = 0.5  # of such a peer's silence, after which it is asked whether it lives
 DISK_POLL_SECONDS = 1.0  # while the disk is full
 ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
 
@@ -137,8 +138,9 @@ class Fetching(ManifestFetcher):
             for number, member in self._members.items():
                 if not scheduler.owed(number):
                     continue
-                scheduler.stirred(member.link.heard_at, number)
-                if ping:
+                heard = member.link.heard_at
+                scheduler.stirred(heard, number)
+                if ping or member.cancelled or now - heard > QUIET_SECONDS:
                     self._swarm.ping(member.link)
             self._apply(scheduler.tick(now))
             for member in self._arrivals.overstayed(now):
