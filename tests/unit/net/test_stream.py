@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from furymesh.core.errors import LinkClosedError
-from furymesh.net.stream import TcpStream
+from furymesh.net.stream import UNPACED, TcpStream, _within_host
 
 Pair = tuple[TcpStream, TcpStream]
 
@@ -101,3 +101,24 @@ async def test_waiting_for_many_bytes_ends_with_the_link(
     with trio.fail_after(5):
         await stream.wait_readable(1000)
     assert stream.receive_nowait(memoryview(bytearray(9))) == 3
+
+
+async def test_waiting_bytes_are_counted(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = TcpStream(pair[0])
+    assert stream.waiting() == 0
+    pair[1].send(b"seven b")
+    with trio.fail_after(5):
+        await stream.wait_readable()
+    assert stream.waiting() == 7
+    stream.close()
+    assert stream.waiting() == 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="Linux has a choice")
+def test_no_pacing_within_a_host(pair: tuple[socket.socket, socket.socket]) -> None:
+    TcpStream(pair[0])
+    control = pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert control.rstrip(b"\0") == UNPACED
+    one, other = socket.socketpair()  # no TCP at all: nothing to choose
+    with one, other:
+        assert not _within_host(one)

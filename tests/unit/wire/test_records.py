@@ -17,6 +17,7 @@ from furymesh.wire.records import (
     Opening,
     Sealing,
     ciphertext_size,
+    sealed_size,
 )
 
 KEY = bytes(range(32))
@@ -175,3 +176,11 @@ def test_a_key_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limit_keeps_the_counter_in_its_field() -> None:
     assert records.MAX_RECORDS * (MAX_PLAINTEXT // 16) == 2**48
+
+
+@pytest.mark.parametrize(
+    ("size", "records"),
+    [(0, 0), (1, 1), (MAX_PLAINTEXT, 1), (MAX_PLAINTEXT + 1, 2), (5 * MAX_PLAINTEXT, 5)],
+)
+def test_sealed_size_counts_every_record(size: int, records: int) -> None:
+    assert sealed_size(size) == size + records * OVERHEAD
