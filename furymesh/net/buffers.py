@@ -15,7 +15,7 @@ import trio
 
 from furymesh.wire.records import MAX_RECORD
 
-RECEIVE_SIZE = 1024 * 1024 + MAX_RECORD  # one system call for about a mebibyte
+RECEIVE_SIZE = 2 * 1024 * 1024 + MAX_RECORD  # what may have come meanwhile, in one call
 SEND_SIZE = 1024 * 1024  # chunk bytes sealed for one system call
 # What sealing adds to a full send buffer: a tag and a header per record, and
 # room for one batch of control messages.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # this much time's worth: each wake-up costs as much as copying 100 KiB, and part
 # of a record is of no use.
 WAKE_SECONDS = 0.05
-MAX_WAKE_RECORDS = 4  # half of what one receive takes in
+MAX_WAKE_RECORDS = 8  # half of what one receive takes in
 RATE_SECONDS = 0.25  # over which the rate of arrival is measured
 
 
