@@ -7,7 +7,8 @@ Always true: a chunk is in exactly one of four states.
 * HAVE: verified and on disk.
 * SKIPPED: not wanted.
 
-``have``, ``in_flight`` and ``skipped`` are disjoint masks; MISSING is the rest.
+``have``, ``in_flight``, ``missing`` and the skipped chunks are disjoint masks that
+cover all chunks.
 A transition that does not start in the state it must start in raises
 IllegalStateError.
 """
@@ -38,6 +39,7 @@ class Ledger:
         self._have = have
         self._in_flight = 0
         self._skipped = skipped
+        self._missing = self._all & ~(have | skipped)
 
     @property
     def have(self) -> int:
@@ -49,11 +51,11 @@ class Ledger:
 
     @property
     def missing(self) -> int:
-        return self._all & ~(self._have | self._in_flight | self._skipped)
+        return self._missing
 
     @property
     def done(self) -> bool:
-        return self._have | self._skipped == self._all
+        return not self._missing and not self._in_flight
 
     def state(self, chunk: int) -> ChunkState:
         bit = 1 << chunk
@@ -66,23 +68,26 @@ class Ledger:
     def request(self, chunk: int) -> None:
         """MISSING → IN_FLIGHT."""
         self._expect(chunk, ChunkState.MISSING)
+        self._missing ^= 1 << chunk
         self._in_flight |= 1 << chunk
 
     def release(self, chunk: int) -> None:
         """IN_FLIGHT → MISSING: nobody will bring it, or it was bad."""
         self._expect(chunk, ChunkState.IN_FLIGHT)
-        self._in_flight &= ~(1 << chunk)
+        self._in_flight ^= 1 << chunk
+        self._missing |= 1 << chunk
 
     def store(self, chunk: int) -> None:
         """IN_FLIGHT → HAVE: verified and written."""
         self._expect(chunk, ChunkState.IN_FLIGHT)
-        self._in_flight &= ~(1 << chunk)
+        self._in_flight ^= 1 << chunk
         self._have |= 1 << chunk
 
     def lose(self, chunk: int) -> None:
         """HAVE → MISSING: a re-read from disk did not verify."""
         self._expect(chunk, ChunkState.HAVE)
-        self._have &= ~(1 << chunk)
+        self._have ^= 1 << chunk
+        self._missing |= 1 << chunk
 
     def _expect(self, chunk: int, state: ChunkState) -> None:
         actual = self.state(chunk)

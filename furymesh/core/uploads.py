@@ -1,10 +1,14 @@
 """What to send next, and to whom: the serving half of the swarm.
 
 One Uploads per node. Peers queue requests; whoever has a free slot asks
-``next_job``. Two rules make a swarm finish close to its lower bound:
+``next_job``. Peers come before shares: nobody gets a second slot while another
+has none. Shares that are asked for get equally many slots, in turn, however
+many requesters each has: a crowd around one leaves the others theirs.
+
+Two rules make a swarm finish close to its lower bound:
 
 * a slot sends one chunk at full rate before it starts another, and the slot
-  goes to the requester that holds least of the share, going by what it says
+  goes to a requester that holds least of the share, going by what it says
   and by what it was sent: silence is not poverty;
 * a node that holds a whole share hands out every chunk once before it hands
   any out twice: a request for a chunk that others have, or are getting, is
@@ -14,9 +18,10 @@ One Uploads per node. Peers queue requests; whoever has a free slot asks
 How many slots there are is measured: few, unless more bring more.
 
 Always true: a queued chunk is here and in the queue of each peer that waits
-for it, once; a job that was handed to a slot is no longer queued; a chunk is
-promised (``handed``) to at most one peer, which is still here and has not
-announced it; limits below bound every table.
+for it, once, and those with a queue are in ``waiting``; a job that was handed
+to a slot is no longer queued; a chunk is promised (``handed``) by who holds the
+whole share to at most one peer, which is still here and has not announced it;
+limits below bound every table.
 """
 
 from __future__ import annotations
@@ -36,6 +41,10 @@ SUGGESTIONS = 4  # offered with a refusal: more would bind the requester too ear
 DEFAULT_SLOTS = 2
 MAX_SLOTS = 32  # receivers thirty times slower than this node: it has found its match
 TRIAL_JOBS = 8  # per slot: enough for the rate of a trial to mean something
+# Requesters whose numbers of chunks differ by less count as equally poor. If they did
+# not, every uploader would serve the same poorest peer at once, whose downlink cannot
+# take it all, while others wait.
+WEALTH_STEP = 4
 WORTH = 0.5  # of what the slot brings if it adds its full part
 PATIENCE = 64  # windows between trials at the most
 
@@ -62,6 +71,7 @@ class Turned:
 @dataclass(slots=True)
 class _Requester:
     have: int = 0
+    announced: int = 0  # how many chunks these are
     queue: dict[int, None] = field(default_factory=dict)  # insertion-ordered set
     waiting_since: float = 0.0
     served: int = 0  # jobs of this share it was given
@@ -69,14 +79,16 @@ class _Requester:
     @property
     def wealth(self) -> int:
         """How many chunks it holds, whether it announced them or not."""
-        return max(self.have.bit_count(), self.served)
+        return max(self.announced, self.served)
 
 
 @dataclass(slots=True)
 class _Share:
     everything: int
     have: int
+    turn: int = 0  # how many jobs there had been when it was given its last
     requesters: dict[Hashable, _Requester] = field(default_factory=dict)
+    waiting: dict[Hashable, _Requester] = field(default_factory=dict)
     announced: int = 0  # the union of what the requesters have
     # Chunk → to whom it was promised last; until that peer announces the chunk, gives
     # it up or leaves.
@@ -92,6 +104,15 @@ class _Share:
         self.announced = 0
         for requester in self.requesters.values():
             self.announced |= requester.have
+
+    def unqueue(self, peer: Hashable, chunk: int) -> bool:
+        """A chunk is not queued for a peer (any more); False if it was not."""
+        queue = self.requesters[peer].queue
+        if queue.pop(chunk, 0) is not None:
+            return False
+        if not queue:
+            del self.waiting[peer]
+        return True
 
 
 class _SlotCount:
@@ -151,7 +172,10 @@ class Uploads:
         self._slots = _SlotCount(slots)
         self._rng = rng
         self._shares: dict[FileId, _Share] = {}
-        self._active: dict[Hashable, int] = {}  # jobs in slots, per peer
+        self._jobs = 0  # ever given to slots
+        self._active = 0  # in slots now, and the same per peer and per share
+        self._of_peer: dict[Hashable, int] = {}
+        self._of_share: dict[Hashable, int] = {}
 
     @property
     def slots(self) -> int:
@@ -160,7 +184,7 @@ class Uploads:
 
     @property
     def active(self) -> int:
-        return sum(self._active.values())
+        return self._active
 
     @property
     def queued(self) -> int:
@@ -185,9 +209,9 @@ class Uploads:
     def lost(self, file_id: FileId, mask: int) -> None:
         share = self._shares[file_id]
         share.have &= ~mask
-        for requester in share.requesters.values():
+        for peer, requester in list(share.waiting.items()):
             for chunk in [chunk for chunk in requester.queue if mask >> chunk & 1]:
-                del requester.queue[chunk]
+                share.unqueue(peer, chunk)
         for chunk in chunks_of(share.handed_mask & mask):
             del share.handed[chunk]
         share.handed_mask &= ~mask
@@ -197,14 +221,18 @@ class Uploads:
 
     def peer_has(self, file_id: FileId, peer: Hashable, mask: int) -> None:
         share = self._shares[file_id]
-        share.requesters[peer].have |= mask
+        requester = share.requesters[peer]
+        requester.announced += (mask & ~requester.have).bit_count()
+        requester.have |= mask
         share.announced |= mask
         if share.handed_mask & mask:
             self._unhand(share, peer, chunks_of(share.handed_mask & mask))
 
     def peer_lost(self, file_id: FileId, peer: Hashable, mask: int) -> None:
         share = self._shares[file_id]
-        share.requesters[peer].have &= ~mask
+        requester = share.requesters[peer]
+        requester.have &= ~mask
+        requester.announced = requester.have.bit_count()
         share.count_announced()
 
     def peer_left(self, file_id: FileId, peer: Hashable) -> None:
@@ -212,6 +240,7 @@ class Uploads:
         share = self._shares.get(file_id)
         if share is None or share.requesters.pop(peer, None) is None:
             return
+        share.waiting.pop(peer, None)
         share.count_announced()
         self._unhand(share, peer, share.handed)
 
@@ -222,14 +251,15 @@ class Uploads:
         share = self._shares[file_id]
         requester = share.requesters[peer]
         bit = 1 << chunk
-        self._slots.look(now, self.active >= self.slots)
+        self._slots.look(now, self._active >= self.slots)
         if not share.have & bit:
             return Turned(chunk, held=False)
         if chunk in requester.queue:
             return None
         if len(requester.queue) >= MAX_QUEUED:
             return Turned(chunk, held=True, full=True)
-        if share.have == share.everything and share.handed.get(chunk) != peer:
+        whole = share.have == share.everything
+        if whole and share.handed.get(chunk) != peer:
             elsewhere = share.elsewhere
             if elsewhere & bit:
                 fresh = share.have & ~elsewhere & ~requester.have
@@ -237,8 +267,9 @@ class Uploads:
                     return Turned(chunk, held=True, suggest=self._suggest(fresh))
         if not requester.queue:
             requester.waiting_since = now
+            share.waiting[peer] = requester
         requester.queue[chunk] = None
-        if not requester.have & bit:
+        if whole and not requester.have & bit:
             share.handed[chunk] = peer
             share.handed_mask |= bit
         return None
@@ -247,22 +278,23 @@ class Uploads:
         """The peer does not want a chunk (now); False if it was not queued (any more)."""
         share = self._shares[file_id]
         self._unhand(share, peer, (chunk,))
-        return share.requesters[peer].queue.pop(chunk, 0) is None
+        return share.unqueue(peer, chunk)
 
     # --- slots ------------------------------------------------------------------
 
     def next_job(self) -> Job | None:
         """Take a slot for the most deserving request; None if no slot or no request."""
-        if self.active >= self.slots:
+        if self._active >= self._slots.count:
             return None
-        best: tuple[tuple[int, int, float], FileId, Hashable] | None = None
+        best: tuple[tuple[int, int, int, int, float], FileId, Hashable] | None = None
         for file_id, share in self._shares.items():
-            for candidate, requester in share.requesters.items():
-                if not requester.queue:
-                    continue
+            busy = self._of_share.get(file_id, 0)
+            for candidate, requester in share.waiting.items():
                 rank = (
-                    self._active.get(candidate, 0),
-                    requester.wealth,
+                    self._of_peer.get(candidate, 0),
+                    busy,
+                    share.turn,
+                    requester.wealth // WEALTH_STEP,
                     requester.waiting_since,
                 )
                 if best is None or rank < best[0]:
@@ -270,32 +302,43 @@ class Uploads:
         if best is None:
             return None
         _, file_id, chosen = best
-        requester = self._shares[file_id].requesters[chosen]
+        share = self._shares[file_id]
+        requester = share.requesters[chosen]
         chunk = next(iter(requester.queue))
-        del requester.queue[chunk]
+        share.unqueue(chosen, chunk)
         requester.served += 1
-        self._active[chosen] = self._active.get(chosen, 0) + 1
+        self._jobs += 1
+        share.turn = self._jobs
+        self._active += 1
+        self._of_peer[chosen] = self._of_peer.get(chosen, 0) + 1
+        self._of_share[file_id] = self._of_share.get(file_id, 0) + 1
         return Job(chosen, file_id, chunk)
 
     def finished(self, job: Job) -> None:
         """A slot is free again: the chunk was sent, given up, or its peer is gone."""
         self._slots.finished()
-        left = self._active[job.peer] - 1
-        if left:
-            self._active[job.peer] = left
-        else:
-            del self._active[job.peer]
+        self._active -= 1
+        for jobs, key in ((self._of_peer, job.peer), (self._of_share, job.file_id)):
+            jobs[key] -= 1
+            if not jobs[key]:
+                del jobs[key]
 
     def check(self) -> None:
         """Raise IllegalStateError if an invariant is broken; for tests."""
-        if 0 in self._active.values():
-            raise IllegalStateError("slots are not in balance")
+        for jobs in (self._of_peer, self._of_share):
+            if sum(jobs.values()) != self._active or 0 in jobs.values():
+                raise IllegalStateError("slots are not in balance")
         for share in self._shares.values():
             if mask_of(share.handed) != share.handed_mask or share.handed_mask & ~share.have:
                 raise IllegalStateError("handed chunks and their mask disagree")
             for chunk, peer in share.handed.items():
                 if peer not in share.requesters or share.requesters[peer].have >> chunk & 1:
                     raise IllegalStateError(f"chunk {chunk} is handed to who has it or left")
+            for peer, requester in share.requesters.items():
+                if (peer in share.waiting) != bool(requester.queue):
+                    raise IllegalStateError(f"{peer} waits with no queue, or the reverse")
+                if requester.announced != requester.have.bit_count():
+                    raise IllegalStateError(f"the chunks of {peer} are miscounted")
             announced = share.announced
             share.count_announced()
             if announced != share.announced:

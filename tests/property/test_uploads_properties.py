@@ -31,6 +31,8 @@ class UploadsMachine(RuleBasedStateMachine):
         self.peer_have: dict[tuple[FileId, int], int] = {}
         self.queues: dict[tuple[FileId, int], list[int]] = {}
         self.jobs: list[Job] = []
+        # How often in a row a share was passed over that could have been served as well.
+        self.passed_over = dict.fromkeys(SHARES, 0)
 
     @initialize(seed=st.integers(0, 99), slots=st.integers(1, 5), have=masks)
     def start(self, seed: int, slots: int, have: int) -> None:
@@ -136,12 +138,28 @@ class UploadsMachine(RuleBasedStateMachine):
         assert room, "more jobs than slots"
         assert isinstance(job.peer, int)
         queue = self.queues[job.file_id, job.peer]
+        before = {key: list(queue) for key, queue in self.queues.items()}
         assert queue.pop(0) == job.chunk, "a peer's requests are served in order"
         assert self.have[job.file_id] >> job.chunk & 1
         # Nobody who waits has fewer chunks on the way than the chosen one had.
         busy = [j.peer for j in self.jobs]
         waiting = [peer for (_, peer), queue in self.queues.items() if queue]
         assert all(busy.count(job.peer) <= busy.count(peer) for peer in waiting)
+        # Of the shares that such peers ask for, one that has no more slots is passed
+        # over once, and then it is its turn.
+        least = busy.count(job.peer)
+        slots = [j.file_id for j in self.jobs]
+        for share in SHARES:
+            waits = any(
+                queue and file_id == share and busy.count(peer) == least
+                for (file_id, peer), queue in before.items()
+            )
+            if share == job.file_id or not waits:
+                self.passed_over[share] = 0
+            else:
+                assert slots.count(job.file_id) <= slots.count(share)
+                self.passed_over[share] += slots.count(job.file_id) == slots.count(share)
+            assert self.passed_over[share] < len(SHARES)
         self.jobs.append(job)
 
     @rule(pick=st.integers(0, 9))

@@ -30,15 +30,15 @@ class Clock:
         heapq.heappush(self._queue, (when, next(self._count), call, args))
 
     def after(self, delay: float, call: Callable[..., None], *args: Any) -> None:
-        self.at(self.now + delay, call, *args)
+        heapq.heappush(self._queue, (self.now + delay, next(self._count), call, args))
 
     def run(self, done: Callable[[], bool], limit: float) -> None:
         """Until `done()`; raises TimeoutError when `limit` seconds have passed or all is quiet."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         while not done():
             if not queue or queue[0][0] > limit:
                 raise TimeoutError(f"not done after {self.now:.1f} s")
-            self.now, _, call, args = heapq.heappop(queue)
+            self.now, _, call, args = pop(queue)
             call(*args)
 
 
@@ -156,8 +156,10 @@ class Link:
     def _control(self, message: Any) -> None:
         if self.quiet_at > self.clock.now:
             self.clock.at(self.quiet_at, self.receiver.deliver, self, message, 0)
-        else:
+        elif self.receiver.frozen:
             self.receiver.deliver(self, message, 0)
+        elif not self.closed:
+            self.on_message(message)
 
     def hand_over(self, message: Any, size: int) -> None:
         """The receiver takes a message in."""

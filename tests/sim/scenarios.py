@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from furymesh.core.geometry import Geometry
+from furymesh.core.uploads import DEFAULT_SLOTS
+from tests.sim.node import PIECE, UNSENT
 from tests.sim.swarm import KIB, MEGABIT, Peer, Swarm
 
 WIDE = 1000 * MEGABIT  # a downlink that is never the limit
@@ -40,14 +44,31 @@ SCENARIOS = {
     "200 ms": (sources([100 * MEGABIT], WIDE, delay=0.05), chunks(1024)),
 }
 
+# Swarms for planning past one machine. Not all to all: each node has about as many
+# links as a download dials.
+SCALE_DEGREE = 10
+SCALE = {
+    "100 nodes, 256 chunks": (one_origin(100, 100 * MEGABIT), chunks(256)),
+    "1000 nodes, 256 chunks": (one_origin(1000, 100 * MEGABIT), chunks(256)),
+    "10000 nodes, 64 chunks": (one_origin(10_000, 100 * MEGABIT), chunks(64)),
+}
 
-def seconds_lost_to_a_frozen_source(*, seed: int = 0, at: float = 0.99, **driver: int) -> float:
+
+def seconds_lost_to_a_frozen_source(
+    *,
+    seed: int = 0,
+    at: float = 0.99,
+    slots: int = DEFAULT_SLOTS,
+    unsent: int = UNSENT,
+    piece: int = PIECE,
+) -> float:
     """What it costs that one of four sources stops dead when this part is there."""
     peers = sources([50 * MEGABIT] * 4, WIDE)
     geometry = chunks(512)
-    whole = Swarm(peers, geometry, seed=seed, **driver).run()
-    swarm = Swarm(peers, geometry, seed=seed, **driver)
-    leecher = swarm.leechers[0]
-    swarm.run(lambda: leecher.fetched >= at * geometry.size)
+    start = partial(Swarm, peers, geometry, seed=seed, slots=slots, unsent=unsent, piece=piece)
+    whole = start().run()
+    swarm = start()
+    download = swarm.downloads[0]
+    swarm.run(lambda: download.fetched >= at * geometry.size)
     swarm.nodes[0].host.frozen = True
     return swarm.run().finished[0] - whole.finished[0]

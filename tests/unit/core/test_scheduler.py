@@ -178,9 +178,11 @@ def test_a_bad_chunk_is_fetched_elsewhere() -> None:
 def test_a_silent_peer_loses_its_chunks_and_is_tried_again_when_it_speaks() -> None:
     scheduler = make(3)
     (first,) = asked(join(scheduler, 1, 0b111), 1)
+    join(scheduler, 2, 1 << first)
     actions = scheduler.tick(STALL_SECONDS + 0.1)
     assert cancelled(actions, 1) == [first]
     assert not asked(actions, 1)
+    assert asked(actions, 2) == [first]
     assert scheduler.owed(1) == CHUNK, "bytes of it may still come, so the peer is pinged"
     # The answer to a ping from before: the old chunk's bytes may be behind it.
     (probe,) = asked(scheduler.heard(60.0, 1, 59.0), 1)
@@ -191,7 +193,9 @@ def test_a_silent_peer_loses_its_chunks_and_is_tried_again_when_it_speaks() -> N
 def test_a_chunk_taken_back_is_asked_again_after_a_round_trip() -> None:
     scheduler = make(1)
     join(scheduler, 1, 1)
+    join(scheduler, 2, 1)
     scheduler.tick(STALL_SECONDS + 0.1)
+    scheduler.peer_left(STALL_SECONDS + 0.2, 2)
     assert scheduler.heard(10.0, 1, 9.0) == [], "this round trip began before"
     assert asked(scheduler.heard(10.5, 1, 0.5), 1) == [0]
 
@@ -199,8 +203,41 @@ def test_a_chunk_taken_back_is_asked_again_after_a_round_trip() -> None:
 def test_any_word_wakes_a_stalled_peer() -> None:
     scheduler = make(3)
     join(scheduler, 1, 0b001)
+    join(scheduler, 2, 0b001)
     scheduler.tick(STALL_SECONDS + 0.1)
     assert asked(scheduler.peer_has(10.0, 1, 0b010), 1) == [1]
+
+
+def test_what_only_a_silent_peer_has_is_waited_for() -> None:
+    scheduler = make(2)
+    join(scheduler, 1, 0b01)
+    assert scheduler.tick(30.0) == []
+    scheduler.check()
+    assert asked(scheduler.peer_has(30.1, 1, 0b10), 1) == [], "first what it owes"
+    assert scheduler.tick(30.2) == [], "the cut is not held against it"
+    assert asked(bring(scheduler, 30.3, 1, 0), 1) == [1]
+
+
+def test_a_peer_that_comes_later_takes_over_what_a_silent_one_owes() -> None:
+    scheduler = make(1)
+    join(scheduler, 1, 1)
+    assert scheduler.tick(STALL_SECONDS + 0.1) == []
+    join(scheduler, 2, 1, STALL_SECONDS + 0.2)
+    actions = scheduler.tick(STALL_SECONDS + 0.3)
+    assert cancelled(actions, 1) == [0]
+    assert scheduler.owes(2, 0)
+
+
+def test_when_all_fall_silent_nothing_is_taken_back() -> None:
+    scheduler = make(8)
+    for peer in (1, 2):
+        (chunk,) = asked(join(scheduler, peer, 2**8 - 1), peer)
+        scheduler.data(0.2 * peer, peer, chunk, 100)
+    now = 0.5
+    while now < 30.0:
+        now += 0.1
+        assert [action for action in scheduler.tick(now) if cancelled([action], action.peer)] == []
+    scheduler.check()
 
 
 def test_a_peer_that_lives_but_never_delivers_loses_its_chunk() -> None:
@@ -330,6 +367,7 @@ def test_bytes_in_the_middle_of_a_piece_show_that_a_thin_link_lives() -> None:
 def test_silence_while_we_have_no_room_is_not_the_peers() -> None:
     scheduler = make(1)
     join(scheduler, 1, 1)
+    join(scheduler, 2, 1)
     scheduler.held_up(0.5, 1)
     assert scheduler.tick(500.0) == []
     scheduler.let_go(500.0, 1)

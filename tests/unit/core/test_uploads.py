@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from furymesh.core.ids import FileId
-from furymesh.core.uploads import MAX_QUEUED, MAX_SLOTS, Job, Turned, Uploads
+from furymesh.core.uploads import MAX_QUEUED, MAX_SLOTS, WEALTH_STEP, Job, Turned, Uploads
 
 SHARE = FileId(bytes(32))
 OTHER = FileId(bytes([1]) * 32)
@@ -51,13 +51,73 @@ def test_slots_are_not_exceeded_and_spread_over_peers() -> None:
 
 
 def test_who_holds_least_is_served_first() -> None:
+    everything = (1 << 64) - 1
+    uploads = make("a", "b", everything=everything, have=everything, slots=1)
+    uploads.peer_has(SHARE, "a", (1 << WEALTH_STEP) - 1 << 32)
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.request(1.0, SHARE, "b", 1)
+    job = uploads.next_job()
+    assert job is not None
+    assert job.peer == "b"
+
+
+def test_among_the_equally_poor_who_waits_longest_is_served_first() -> None:
     uploads = make("a", "b", slots=1)
     uploads.peer_has(SHARE, "a", 0b1000)
     uploads.request(0.0, SHARE, "a", 0)
     uploads.request(1.0, SHARE, "b", 1)
     job = uploads.next_job()
     assert job is not None
-    assert job.peer == "b"
+    assert job.peer == "a", "a chunk more or less is no difference"
+
+
+def busy_shares(slots: int, crowd: int) -> Uploads:
+    """A crowd asks for one share, and one rich peer for another, all for many chunks."""
+    everything = (1 << 200) - 1
+    names = [f"crowd {n}" for n in range(crowd)]
+    uploads = make(*names, everything=everything, have=everything, slots=slots)
+    uploads.add_share(OTHER, everything, everything)
+    uploads.peer_joined(OTHER, "loner")
+    uploads.peer_has(OTHER, "loner", everything >> 100 << 100)
+    for chunk in range(100):
+        assert uploads.request(0.0, OTHER, "loner", chunk) is None
+        assert uploads.request(0.0, SHARE, names[chunk % crowd], chunk) is None
+    return uploads
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_a_crowd_around_one_share_leaves_another_its_turns(slots: int) -> None:
+    uploads = busy_shares(slots, crowd=20)
+    served = {SHARE: 0, OTHER: 0}
+    jobs: list[Job] = []
+    for _ in range(60):
+        while job := uploads.next_job():
+            jobs.append(job)
+        served[jobs[0].file_id] += 1
+        uploads.finished(jobs.pop(0))
+    # A peer has one slot at a time while others have none: a quarter of four.
+    assert served[OTHER] >= 60 // max(slots, 2)
+    assert served[SHARE] >= 60 // 2 - 1
+    uploads.check()
+
+
+def test_a_share_that_rested_has_no_turns_to_make_up_for() -> None:
+    uploads = busy_shares(1, crowd=2)
+    for chunk in range(100):
+        uploads.cancel(OTHER, "loner", chunk)
+    for _ in range(30):
+        job = uploads.next_job()
+        assert job is not None
+        uploads.finished(job)
+    for chunk in range(4):
+        uploads.request(1.0, OTHER, "loner", chunk)
+    order = []
+    for _ in range(6):
+        job = uploads.next_job()
+        assert job is not None
+        order.append(job.file_id)
+        uploads.finished(job)
+    assert order == [OTHER, SHARE] * 3
 
 
 def test_what_is_not_here_is_turned_down() -> None:
