@@ -10,6 +10,7 @@ from furymesh.cli.options import (
     ConfigFile,
     DataDir,
     Json,
+    MaxConnections,
     MaxDownload,
     MaxUpload,
     Output,
@@ -18,6 +19,7 @@ from furymesh.cli.options import (
     rate,
     same_places,
     settings,
+    with_connections,
 )
 
 EXAMPLES = """
@@ -54,6 +56,7 @@ def command(
     ] = None,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
+    max_connections: MaxConnections = None,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -66,14 +69,14 @@ def command(
     from furymesh.cli.output import failures_as_json
 
     with failures_as_json(json):
-        settled = settings(context, config, data_dir)
+        settled = with_connections(settings(context, config, data_dir), max_connections)
         from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
         from furymesh.node import face
 
         link = parse_target(target, settled)
         peers = addresses(peer)
         if detach:
-            _refuse_limits(timeout, max_upload, max_download)
+            _refuse_limits(timeout, max_upload, max_download, max_connections)
             from furymesh.cli.jobs import run_job
 
             run_job(
@@ -113,12 +116,12 @@ def command(
         )
 
 
-def _refuse_limits(timeout: object, max_upload: object, max_download: object) -> None:
+def _refuse_limits(*limits: object) -> None:
     from furymesh.core.errors import UsageError
 
-    if (timeout, max_upload, max_download) != (None, None, None):
+    if any(limit is not None for limit in limits):
         raise UsageError(
-            "--detach leaves timeout and rates to the running node: set them there instead"
+            "--detach leaves timeout and limits to the running node: set them there instead"
         )
 
 

@@ -11,6 +11,7 @@ from furymesh.cli.options import (
     ConfigFile,
     DataDir,
     Json,
+    MaxConnections,
     MaxDownload,
     MaxUpload,
     Peers,
@@ -19,6 +20,7 @@ from furymesh.cli.options import (
     read,
     read_all,
     settings,
+    with_connections,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def command(
     ] = None,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
+    max_connections: MaxConnections = None,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -60,7 +63,7 @@ def command(
     from furymesh.core.ids import parse_node_id
     from furymesh.core.link import Address
 
-    settled = settings(context, config, data_dir)
+    settled = with_connections(settings(context, config, data_dir), max_connections)
     where = read("--listen", partial(Address.parse, any_port=True), listen)
     peers = addresses(peer)
     allowed = read_all("--allow", parse_node_id, allow)

@@ -10,6 +10,7 @@ from furymesh.cli.options import (
     ConfigFile,
     DataDir,
     Json,
+    MaxConnections,
     MaxDownload,
     MaxUpload,
     Output,
@@ -20,6 +21,7 @@ from furymesh.cli.options import (
     read_all,
     same_places,
     settings,
+    with_connections,
 )
 
 EXAMPLES = """
@@ -42,6 +44,7 @@ def command(
     ] = False,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
+    max_connections: MaxConnections = None,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -54,7 +57,7 @@ def command(
     from furymesh.cli.output import failures_as_json, say
 
     with failures_as_json(json):
-        settled = settings(context, config, data_dir)
+        settled = with_connections(settings(context, config, data_dir), max_connections)
         from furymesh.cli.download import OnComplete, OnEvent, run_download
         from furymesh.core.ids import parse_node_id
         from furymesh.node.resumes import find_resume

@@ -40,6 +40,16 @@ MaxDownload = Annotated[
     str | None,
     typer.Option("--max-download", metavar="RATE", help="Bytes a second, like 12M or 12MiB."),
 ]
+MaxConnections = Annotated[
+    int | None,
+    typer.Option(
+        "--max-connections",
+        metavar="N",
+        min=1,
+        max=10_000,
+        help="Links to other nodes at a time.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="PATH", help="File or directory to save to."),
@@ -72,6 +82,14 @@ def settings(context: typer.Context, config: Path | None, data_dir: Path | None)
     from furymesh.node.config import load_config
 
     return load_config(*_places(context, config, data_dir))
+
+
+def with_connections(config: Config, count: int | None) -> Config:
+    """The configuration with the value of --max-connections, if that was given."""
+    if count is None:
+        return config
+    node = config.node.model_copy(update={"max_connections": count})
+    return config.model_copy(update={"node": node})
 
 
 def same_places(context: typer.Context) -> str:

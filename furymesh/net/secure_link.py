@@ -23,6 +23,7 @@ from furymesh.net.buffers import Buffers
 from furymesh.net.handler import LinkHandler, Traffic
 from furymesh.net.reading import LinkReader
 from furymesh.net.stream import ByteStream
+from furymesh.net.throttle import Budget, ThrottledStream
 from furymesh.net.writing import LinkWriter
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -88,6 +89,11 @@ class SecureLink:
     def heard_at(self) -> float:
         """When the last bytes came; look about once a second."""
         return self._reader.heard_at
+
+    def charge(self, budget: Budget | None) -> None:
+        """Hold what comes from now on to this budget too, if the stream is one with limits."""
+        if isinstance(self._stream, ThrottledStream):
+            self._stream.charge(budget)
 
     def refused_for(self) -> float:
         """For how many seconds the peer has not taken a byte of those that wait for it."""

@@ -1,8 +1,13 @@
 """Rate limits as a wrapper around a byte stream.
 
-A `Budget` is a token bucket shared by every stream it limits, so a node's
-limit holds over all its links together. A stream may wrap several budgets
-(the node's and the download's): the tightest one rules.
+A `Budget` is a rate shared by every stream it limits, so a node's limit holds
+over all its links together. A stream may be under several budgets: the
+tightest one rules.
+
+Always true of a budget: its time is handed out in the order of asking, a
+quantum at a time, so links that want more than there is get equal parts; and
+what was handed out never runs ahead of the rate by more than the budget's credit
+and one quantum for each link.
 """
 
 from __future__ import annotations
@@ -13,38 +18,54 @@ import trio
 
 from furymesh.net.stream import ByteStream
 
-# Bytes spent at a time: small enough that a limit holds over a second, large
-# enough that waking up for each does not cost more than sending.
-BURST_SECONDS = 0.05
-MIN_BURST = 16 * 1024
+# Time that passed unused may be made up for, up to this: wake-ups come late, and
+# a peer needs a round trip to ask for more. It is also the most that is spent in
+# one go after a rest: a hundredth of what may be spent in ten seconds.
+CREDIT_SECONDS = 0.1
+# The same for one download of several: its chunks come behind those of others on the
+# same link, and it cannot spend anything meanwhile.
+SHARED_CREDIT_SECONDS = 0.3
+# Bytes spent at a time: few enough that links take turns and that none is silent
+# for long, enough that waking up for each costs little beside moving them.
+QUANTUM_SECONDS = 0.004
+MIN_QUANTUM = 4 * 1024
+# A record is of use only when it is whole: at a low rate it is made short, or a link
+# would seem to bring nothing for as long as it takes.
+RECORD_SECONDS = 0.25
 
 
 class Budget:
-    """So many bytes a second; None is no limit. May be changed while in use."""
+    """So many bytes a second; None is no limit. May be changed while in use.
 
-    def __init__(self, rate: float | None = None) -> None:
+    Up to `credit` seconds in which nothing was spent are made up for.
+    """
+
+    def __init__(self, rate: float | None = None, *, credit: float = CREDIT_SECONDS) -> None:
         self.rate = rate
-        self._free_at = 0.0  # when what was spent so far is paid off
+        self._free_at = 0.0  # when what was booked so far is paid off
+        self._credit = credit
 
     @property
-    def burst(self) -> int | None:
+    def quantum(self) -> int | None:
         """The most bytes to spend at once; None is no limit."""
-        return None if self.rate is None else max(int(self.rate * BURST_SECONDS), MIN_BURST)
-
-    def spend(self, size: int) -> None:
-        """Book `size` bytes; whoever comes next waits until they are paid off."""
-        if self.rate is not None:
-            self._free_at = max(self._free_at, trio.current_time()) + size / self.rate
+        return None if self.rate is None else max(int(self.rate * QUANTUM_SECONDS), MIN_QUANTUM)
 
     @property
-    def delay(self) -> float:
-        """Seconds until something may be spent again."""
-        return 0.0 if self.rate is None else max(self._free_at - trio.current_time(), 0.0)
+    def record(self) -> int | None:
+        """The most bytes of a chunk to send as one piece; None is no limit."""
+        return None if self.rate is None else max(int(self.rate * RECORD_SECONDS), MIN_QUANTUM)
 
-    async def wait(self) -> None:
-        """Return when something may be spent again."""
-        while (delay := self.delay) > 0:
-            await trio.sleep(delay)
+    def spend(self, size: int) -> float:
+        """Book `size` bytes, which may be negative to give some back.
+
+        Returns when (in trio's time) they are due; whoever books next comes after.
+        """
+        now = trio.current_time()
+        if self.rate is None:
+            return now
+        due = max(self._free_at, now - self._credit)
+        self._free_at = due + size / self.rate
+        return due
 
 
 class ThrottledStream:
@@ -56,33 +77,45 @@ class ThrottledStream:
         self._stream = stream
         self._upload = upload
         self._download = download
+        self._content: Budget | None = None
+        self._booked: Sequence[Budget] = ()  # where the bytes that may be received now are
+        self._granted = 0  # how many those are
+
+    def charge(self, content: Budget | None) -> None:
+        """What is received from now on belongs to this budget besides those of the stream."""
+        self._content = content
 
     async def wait_readable(self, at_least: int = 1) -> None:
-        for budget in self._download:
-            await budget.wait()
-        await self._stream.wait_readable(1 if self._download else at_least)
+        if not self._quantum():
+            await self._stream.wait_readable(at_least)
+            return
+        await self._stream.wait_readable()
+        if not self._granted and (quantum := self._quantum()):
+            # Booked only now: a link on which nothing comes takes nobody's turn.
+            self._booked = self._budgets()
+            await _turn(self._booked, quantum)
+            self._granted = quantum
 
     def receive_nowait(self, view: memoryview) -> int | None:
-        if any(budget.delay > 0 for budget in self._download):
-            return None
-        bursts = [budget.burst for budget in self._download]
-        limit = min((burst for burst in bursts if burst is not None), default=len(view))
-        size = self._stream.receive_nowait(view[:limit])
-        if size:
-            for budget in self._download:
-                budget.spend(size)
+        if not self._granted:
+            return None if self._quantum() else self._stream.receive_nowait(view)
+        size = self._stream.receive_nowait(view[: self._granted])
+        for budget in self._booked:
+            budget.spend((size or 0) - self._granted)
+        self._granted = 0
         return size
+
+    def _budgets(self) -> Sequence[Budget]:
+        return self._download if self._content is None else (*self._download, self._content)
+
+    def _quantum(self) -> int:
+        return _quantum(self._budgets())
 
     async def send_all(self, view: memoryview) -> None:
         sent = 0
         while sent < len(view):
-            bursts = [budget.burst for budget in self._upload]
-            step = min((burst for burst in bursts if burst is not None), default=len(view))
-            for budget in self._upload:
-                await budget.wait()
-            part = view[sent : sent + step]
-            for budget in self._upload:
-                budget.spend(len(part))
+            part = view[sent : sent + (_quantum(self._upload) or len(view))]
+            await _turn(self._upload, len(part))
             await self._stream.send_all(part)
             sent += len(part)
 
@@ -97,3 +130,15 @@ class ThrottledStream:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _quantum(budgets: Sequence[Budget]) -> int:
+    """The most bytes to move at once; 0 is no limit."""
+    return min((budget.quantum for budget in budgets if budget.quantum), default=0)
+
+
+async def _turn(budgets: Sequence[Budget], size: int) -> None:
+    """Book `size` bytes everywhere, and return when they are due."""
+    due = max((budget.spend(size) for budget in budgets), default=0.0)
+    if due > trio.current_time():
+        await trio.sleep_until(due)

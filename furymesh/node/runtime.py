@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +77,17 @@ class Runtime:
     def download(self, order: Order, terms: Terms, on_event: Callable[[Event], None]) -> Download:
         """A download ready to `run(self.links)`."""
         return Download(self.swarm, order, self.settings(), terms, on_event=on_event)
+
+    @contextmanager
+    def limited(self, download: Download) -> Iterator[None]:
+        """Within the block a download is held to the configured limits besides the node's."""
+        share, transfer = download.share, self.config.transfer
+        share.upload.rate = limit(None, transfer.max_upload)
+        share.download.rate = limit(None, transfer.max_download)
+        try:
+            yield
+        finally:
+            share.upload.rate = share.download.rate = None
 
     async def load_catalog(self) -> list[str]:
         """Take part in what the catalog lists now, and no longer in what it does not.
@@ -177,7 +188,8 @@ async def open_runtime(
         allow=frozenset(allowed) or None,
         psk=_read_psk(config.node.psk_file),
         upload=[Budget(max_upload)] if max_upload else [],
-        download=[Budget(max_download)] if max_download else [],
+        # Also without a limit of its own, where a link is to be held to a download's.
+        download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
     )
     runtime = Runtime(config, identity, endpoint)
     if listen_on is not None:

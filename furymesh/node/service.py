@@ -184,7 +184,8 @@ class Node:
             swarm.book.add(link.file_id, address, Source.CONFIG)
         self._downloads[link.file_id] = download
         try:
-            result = await download.run(self.runtime.links)
+            with self.runtime.limited(download):
+                result = await download.run(self.runtime.links)
         finally:
             self._downloads.pop(link.file_id, None)
         path = shown(str(result.path))

@@ -47,12 +47,17 @@ class Dialler:
         try:
             while True:
                 now = self._swarm.now()
-                while self._dialling < DIALS_AT_ONCE and len(self._dialled) < DEGREE:
+                while (
+                    self._dialling < DIALS_AT_ONCE
+                    and len(self._dialled) < DEGREE
+                    and self._swarm.may_dial()
+                ):
                     candidate = self._book.due(self._share.file_id, now)
                     if candidate is None:
                         break
                     candidate.busy = True
                     self._dialling += 1
+                    self._swarm.dialling += 1
                     links.start_soon(self._dial, candidate)
                 await trio.sleep(LOOK_SECONDS if self._share.members else TICK)
         finally:
@@ -90,10 +95,15 @@ class Dialler:
             return
         finally:
             self._dialling -= 1
+            self._swarm.dialling -= 1
         process = (link.node_id, link.instance)
         if process == (endpoint.identity.node_id, endpoint.instance):
             link.close()
             book.drop(file_id, candidate)
+            return
+        if not self._swarm.make_room(link):
+            link.close()
+            book.failed(file_id, candidate, self._swarm.now(), "every connection is in use")
             return
         self._dialled.add(link)
         book.connected(candidate)

@@ -140,11 +140,21 @@ class Fetching(ManifestFetcher):
                     continue
                 heard = member.link.heard_at
                 scheduler.stirred(heard, number)
+                if self._swarm.endpoint.download:
+                    self._count_unfinished(now, member)
                 if ping or member.cancelled or now - heard > QUIET_SECONDS:
                     self._swarm.ping(member.link)
             self._apply(scheduler.tick(now))
             for member in self._arrivals.overstayed(now):
                 member.link.close(PeerError("the peer did not end what it had begun to send"))
+
+    def _count_unfinished(self, now: float, member: Member) -> None:
+        """Under a limit of ours a piece may take minutes: what came of it is progress too."""
+        link = member.link
+        came = link.traffic.received - member.counted
+        member.counted += came
+        if link.session.payload_left:
+            self._clock.received(now, came)
 
     async def _announcing(self) -> None:
         """See that no news waits for long."""

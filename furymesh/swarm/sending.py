@@ -48,11 +48,15 @@ class ChunkPiece:
     share: Share
     job: Job
     limiter: trio.CapacityLimiter
+    due: float  # when the share's limit lets it go, in trio's time
 
     def read_now(self, view: memoryview) -> bool:
+        if self.due > trio.current_time():
+            return False
         return self.source.resident_read_into(self.message.chunk, self.message.offset, view)
 
     async def read(self, view: memoryview) -> None:
+        await trio.sleep_until(self.due)
         await trio.to_thread.run_sync(
             self.source.read_into,
             self.message.chunk,
@@ -160,13 +164,15 @@ class Sending:
             self.dispatch()
             return None  # the Reject goes before any other chunk
         length = share.geometry.length(job.chunk)
-        size = min(length - chunk.offset, room, codec.MAX_PIECE)
+        room = min(room, codec.MAX_PIECE, share.upload.record or room)
+        size = min(length - chunk.offset, room)
         message = m.Data(number, job.chunk, chunk.offset, size)
         chunk.offset += size
         if chunk.offset == length:
             self._finish(link, chunk)
             self.dispatch()
-        return ChunkPiece(message, share.source, share, job, self._disk)
+        due = share.upload.spend(size)
+        return ChunkPiece(message, share.source, share, job, self._disk, due)
 
     def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
         """A piece could not be read.

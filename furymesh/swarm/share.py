@@ -17,6 +17,7 @@ from furymesh.core.geometry import MAX_PAGES, PAGE_DIGESTS, Geometry
 from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.net.secure_link import SecureLink
+from furymesh.net.throttle import SHARED_CREDIT_SECONDS, Budget
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
@@ -79,6 +80,7 @@ class Member:
     # the member confirms.
     cancelled: dict[int, int] = field(default_factory=dict)
     early: Early = field(default_factory=Early)
+    counted: int = 0  # bytes of its link that the download's clock was told of
 
 
 class Fetcher(Protocol):
@@ -122,6 +124,9 @@ class Share:
         self.source: ChunkSource | None = None
         self.fetcher: Fetcher | None = None
         self.members: dict[SecureLink, Member] = {}
+        # What its chunks are held to, out and in.
+        self.upload = Budget(credit=SHARED_CREDIT_SECONDS)
+        self.download = Budget(credit=SHARED_CREDIT_SECONDS)
 
     @property
     def geometry(self) -> Geometry:

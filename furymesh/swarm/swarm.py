@@ -38,7 +38,7 @@ from furymesh.swarm.share import Member, Share
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 
-MAX_LINKS = 200  # accepted ones; more would only share the same uplink
+MAX_LINKS = 200  # more would only share the same uplink
 MAX_PER_NODE = 4  # processes of one node at a time
 MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
@@ -90,6 +90,7 @@ class Swarm:
         self.news = News()
         self.banned: set[NodeId] = set()  # sent a chunk with a wrong digest
         self.max_links = max_links
+        self.dialling = 0  # links that may be added soon
         self._tags: dict[DiscoveryTag, FileId] = {}
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
@@ -251,14 +252,38 @@ class Swarm:
             return False
         if link.initiator:
             return True
-        accepted = [other for other in self.links.values() if not other.initiator]
-        if len(accepted) >= self.max_links:
+        if len(self.links) >= self.max_links:
             return False
         if is_loopback(link.remote[0]):
             return True
+        accepted = [other for other in self.links.values() if not other.initiator]
         machine = same_machine(link.remote[0])
         near = sum(same_machine(other.remote[0]) == machine for other in accepted)
         return near < MAX_PER_MACHINE
+
+    def may_dial(self) -> bool:
+        """Whether there is a place for one more dialled link, or a link that can give way."""
+        taken = sum(not self._can_go(link) for link in self.links.values())
+        return taken + self.dialling < self.max_links
+
+    def make_room(self, link: SecureLink) -> bool:
+        """Find a place for a link that was dialled; whoever came last may have to go.
+
+        False if there is none, unless it takes the place of a link to the same process.
+        """
+        staying = [other for other in self.links.values() if not other.leaving]
+        if len(staying) < self.max_links or (link.node_id, link.instance) in self.links:
+            return True
+        spare = next(filter(self._can_go, reversed(staying)), None)
+        if spare is not None:
+            spare.goodbye(m.Reason.BUSY)
+        return spare is not None
+
+    def _can_go(self, link: SecureLink) -> bool:
+        """Whether a link is one that was accepted and that no download here has a use for."""
+        return not link.initiator and not any(
+            share.fetcher is not None and link in share.members for share in self.shares.values()
+        )
 
     def _is_banned(self, link: SecureLink) -> bool:
         nodes = self._banned_at.get(same_machine(link.remote[0]), ())
@@ -314,6 +339,7 @@ class Swarm:
     def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
         share = self.shares.get(link.session.share_of(data))
         member = share.members.get(link) if share is not None else None
+        link.charge(share.download if share is not None else None)
         if share is not None and share.fetcher is not None and member is not None:
             return share.fetcher.sink(member, data)
         return self.discard(member, data)
@@ -346,6 +372,8 @@ class Swarm:
         self.news.tell(link)
 
     def piece(self, link: SecureLink, room: int) -> ChunkPiece | None:
+        for budget in self.endpoint.upload:
+            room = min(room, budget.record or room)
         return self._sending.piece(link, room)
 
     def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:

@@ -137,7 +137,9 @@ def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtu
         (["get", HEX, "--peer", "nowhere"], "--peer: 'nowhere' is not an address"),
         (["get", HEX, "--max-download", "fast"], "--max-download: 'fast' is not a size"),
         (["get", HEX, "--max-upload", "0"], "--max-upload: 0 would never finish"),
-        (["get", HEX, "--detach", "--timeout", "3"], "--detach leaves timeout and rates"),
+        (["get", HEX, "--detach", "--timeout", "3"], "--detach leaves timeout and limits"),
+        (["get", HEX, "--detach", "--max-connections", "3"], "--detach leaves timeout and limits"),
+        (["get", HEX, "--max-connections", "0"], "invalid value for '--max-connections'"),
         (["get", "nonsense"], "'nonsense' is neither a link nor a file id"),
         (["get", "12"], "'12' is not a file id"),
         (["share", "x", "--chunk-size", "big"], "--chunk-size: 'big' is not a size"),
@@ -286,7 +288,7 @@ def test_get_passes_everything_on(
     face: Face, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def get(link: Link, config: object, **options: Any) -> Result:
-        face.calls.append({"link": link, **options})
+        face.calls.append({"link": link, "config": config, **options})
         options["on_event"](Started(FILE_ID, "file.txt", 20 << 18, 20, 0, tmp_path, False))
         options["on_complete"](completed(tmp_path))
         return completed(tmp_path)
@@ -296,9 +298,11 @@ def test_get_passes_everything_on(
     code = run(
         *["get", link, "--peer", "192.0.2.1:1", "--peer", "[::1]:2", "--output", "out"],
         *["--overwrite", "--timeout", "5", "--max-download", "12M", "--json"],
+        *["--max-connections", "7"],
     )
     assert code == 0
     (call,) = face.calls
+    assert call["config"].node.max_connections == 7
     assert call["link"] == Link.parse(link)
     assert call["peers"] == (Address("192.0.2.1", 1), Address("::1", 2))
     assert call["output"] == Path("out")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,18 @@ import trio
 
 from furymesh.core.errors import EnvironmentFault, LocalDataError
 from furymesh.core.link import Address
-from furymesh.net.throttle import Budget
+from furymesh.discovery.book import Source
+from furymesh.net.secure_link import SecureLink
+from furymesh.net.throttle import SHARED_CREDIT_SECONDS, Budget
 from furymesh.node import face
 from furymesh.node.config import Config
-from furymesh.node.runtime import download_settings, open_runtime
+from furymesh.node.runtime import Runtime, download_settings, open_runtime
+from furymesh.swarm.download import Download, Terms
+from furymesh.swarm.workspace import Order
+from furymesh.wire.messages import Reason
 
 HERE = Address("127.0.0.1", 0)
+FIRST_READ = 1 << 20  # bytes that one receive takes in
 
 
 @pytest.fixture
@@ -116,3 +124,152 @@ def test_settings_come_from_the_configuration(tmp_path: Path) -> None:
     assert settings.download_dir == tmp_path / "down"
     assert (settings.resume_enabled, settings.save_interval) == (False, 7)
     assert os.fspath(settings.resume_dir) == str(tmp_path / "resume")
+
+
+# --- how many links -----------------------------------------------------------------------
+
+
+def narrow(tmp_path: Path, name: str, links: int = 200) -> Config:
+    home = {"data_dir": tmp_path / name, "node": {"max_connections": links}}
+    config = Config.model_validate(home)
+    face.identity(config)
+    return config
+
+
+async def dialled(one: Runtime, other: Runtime) -> SecureLink:
+    link = await one.endpoint.dial(Address.parse(other.addresses[0]))
+    one.links.start_soon(one.swarm.run_link, link)
+    return link
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+async def wants(runtime: Runtime, shared: face.Shared, *sources: Runtime) -> Download:
+    """A download that dials these nodes; it is run by the caller."""
+    for source in sources:
+        address = Address.parse(source.addresses[0])
+        runtime.swarm.book.add(shared.file_id, address, Source.USER)
+    order = Order(shared.file_id, output=runtime.config.data_dir / "copy")
+    return runtime.download(order, Terms(timeout=5), lambda event: None)
+
+
+async def test_no_more_links_than_configured_are_accepted(tmp_path: Path) -> None:
+    async with (
+        open_runtime(narrow(tmp_path, "one", 2), listen_on=HERE) as one,
+        open_runtime(narrow(tmp_path, "two"), listen_on=HERE) as two,
+        open_runtime(narrow(tmp_path, "three"), listen_on=None) as three,
+        open_runtime(narrow(tmp_path, "four"), listen_on=None) as four,
+    ):
+        await dialled(one, two)  # counts like those that were accepted
+        await dialled(three, one)
+        await until(lambda: len(one.swarm.links) == 2)
+        turned_away = await dialled(four, one)
+        await until(lambda: turned_away.closed_because)
+        assert turned_away.farewell is Reason.BUSY
+        assert len(one.swarm.links) == 2
+
+
+async def test_no_more_links_than_configured_are_dialled(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(3_000_000))
+    configs = [narrow(tmp_path, name) for name in ("two", "three", "four")]
+    for config in configs:
+        shared = await face.share(source, config)
+    async with AsyncExitStack() as stack:
+        seeds = [
+            await stack.enter_async_context(open_runtime(config, listen_on=HERE))
+            for config in configs
+        ]
+        for seed in seeds:
+            assert await seed.load_catalog() == []
+        one = await stack.enter_async_context(
+            open_runtime(narrow(tmp_path, "one", 2), listen_on=None)
+        )
+        most = 0
+
+        async def count() -> None:
+            nonlocal most
+            while True:
+                most = max(most, len(one.swarm.links) + one.swarm.dialling)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            download = await wants(one, shared, *seeds)
+            download.share.download.rate = 10**7
+            result = await download.run(one.links)
+            nursery.cancel_scope.cancel()
+        assert result.bytes_fetched == 3_000_000
+        assert most == 2
+
+
+async def test_who_only_takes_makes_way_for_who_gives(tmp_path: Path) -> None:
+    """A node whose places are all taken can still download, and then has as many links."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(300_000))
+    seed_config = narrow(tmp_path, "seed")
+    shared = await face.share(source, seed_config)
+    async with (
+        open_runtime(seed_config, listen_on=HERE) as seed,
+        open_runtime(narrow(tmp_path, "one", 2), listen_on=HERE) as one,
+        open_runtime(narrow(tmp_path, "two"), listen_on=None) as two,
+        open_runtime(narrow(tmp_path, "three"), listen_on=None) as three,
+    ):
+        await seed.load_catalog()
+        first = await dialled(two, one)
+        await until(lambda: len(one.swarm.links) == 1)
+        last = await dialled(three, one)
+        await until(lambda: len(one.swarm.links) == 2)
+        download = await wants(one, shared, seed)
+        await download.run(one.links)
+        await until(lambda: last.closed_because)
+        assert last.farewell is Reason.BUSY
+        assert first.closed_because is None
+        assert len(one.swarm.links) == 2
+
+
+# --- limits of a download -----------------------------------------------------------------
+
+
+async def test_a_download_of_a_node_has_limits_of_its_own(tmp_path: Path) -> None:
+    size, rate = 2_000_000, 10**6
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size))
+    limits = {"max_upload": "2M", "max_download": str(rate)}
+    config = Config.model_validate({"data_dir": tmp_path / "one", "transfer": limits})
+    seed_config = narrow(tmp_path, "seed")
+    face.identity(config)
+    shared = await face.share(source, seed_config)
+    async with (
+        open_runtime(seed_config, listen_on=HERE) as seed,
+        open_runtime(config, listen_on=None) as one,
+    ):
+        await seed.load_catalog()
+        download = await wants(one, shared, seed)
+        share = download.share
+        with one.limited(download):
+            assert (share.upload.rate, share.download.rate) == (2e6, 1e6)
+            result = await download.run(one.links)
+        # Until its first chunk begins, what a link brings is not known to be of this download.
+        assert result.seconds > (size - FIRST_READ) / rate - SHARED_CREDIT_SECONDS
+        assert (share.upload.rate, share.download.rate) == (None, None)
+
+
+async def test_what_is_sent_of_a_download_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    size, rate = 800_000, 10**6
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size))
+    seed_config = narrow(tmp_path, "seed")
+    shared = await face.share(source, seed_config)
+    async with (
+        open_runtime(seed_config, listen_on=HERE) as seed,
+        open_runtime(narrow(tmp_path, "one"), listen_on=None) as one,
+    ):
+        await seed.load_catalog()
+        seed.swarm.shares[shared.file_id].upload.rate = rate
+        result = await (await wants(one, shared, seed)).run(one.links)
+        assert result.seconds > 0.95 * size / rate - SHARED_CREDIT_SECONDS
