@@ -16,6 +16,9 @@ from __future__ import annotations
 
 SAMPLE_SECONDS = 0.05  # shorter samples measure the scheduler of the OS, not the link
 RATE_GAIN = 0.4  # weight of a new sample: settles in about five
+# A sample so many times as high as all before it shows that TCP is still speeding up.
+# The average lags by more than a doubling then, so such a sample counts in full.
+GROWTH = 1.25
 # Seconds after which a minimum round trip is measured anew. Under load every round
 # trip includes queues, so forgetting sooner only makes windows grow with them.
 RTT_MEMORY = 30.0
@@ -31,6 +34,8 @@ class Pace:
 
     def __init__(self, now: float) -> None:
         self.rate = 0.0
+        self._best = 0.0  # the highest sample of it
+        self._surge = 0.0  # the last sample, if it was far above all before
         self.last_data = now
         self._counted_to = now  # time before it is in the sample, or was idle
         self._sample_seconds = 0.0
@@ -63,13 +68,16 @@ class Pace:
         if self._sample_seconds >= max(SAMPLE_SECONDS, self.rtt):
             sample = self._sample_bytes / self._sample_seconds
             self.rate = sample if not self.rate else self.rate + RATE_GAIN * (sample - self.rate)
+            self._surge = sample if sample > GROWTH * self._best else 0.0
+            self._best = max(self._best, sample)
             self._sample_seconds = 0.0
             self._sample_bytes = 0
 
     @property
     def window(self) -> int:
         """Bytes that may be outstanding when the next chunk is asked for."""
-        wanted = self.rate * (2 * self.rtt + NOISE_SECONDS)
+        rate = max(self.rate, self._surge)
+        wanted = rate * (2 * self.rtt + NOISE_SECONDS)
         if self.rate * self.rtt > IDLE_PART * self._piece:
             wanted += self._piece
         return int(min(max(wanted, MIN_WINDOW), MAX_WINDOW))

@@ -17,8 +17,8 @@ from furymesh.core.bitfield import mask_of
 from furymesh.core.pacing import Pace
 
 UNKNOWN_SECONDS = 1.0  # promised time while a peer's rate is not yet known
-# A peer that owes us bytes and says nothing at all for this long is stalled:
-# its chunks go to others and it is probed with one request when it speaks again.
+# A peer that owes us bytes and says nothing at all for this long is stalled: its chunks
+# go to others, where there are any, and it is tried with one chunk when it speaks again.
 STALL_SECONDS = 2.0
 STALL_ROUND_TRIPS = 8.0
 # A peer that lives but does not start on a chunk is busy serving others.
@@ -74,18 +74,20 @@ class PeerState:
     strikes: int = 0  # chunks that trickled since one was completed
     rests_until: float = 0.0  # it trickled: others are asked
     held_since: float | None = None  # we have no room for its bytes
+    proven: bool = False  # a chunk of it was verified
+    unverified: int = 0  # chunks of it that wait for that
 
     # --- judging ------------------------------------------------------------------
 
-    def silent(self, now: float) -> bool:
-        """It said nothing for so long that it must be gone."""
-        silence = max(STALL_SECONDS, STALL_ROUND_TRIPS * self.pace.rtt)
+    def silent(self, now: float, part: float = 1.0) -> bool:
+        """It said nothing for so long, or for this part of it, that it must be gone."""
+        silence = part * max(STALL_SECONDS, STALL_ROUND_TRIPS * self.pace.rtt)
         return now - max(self.heard, self.pace.last_data) > silence
 
     @property
     def merit(self) -> float:
         """Bytes per second to expect of it when only some peers can be asked."""
-        if self.probing:
+        if self.probing or self.stalled:
             return 0.0
         return self.pace.rate or float("inf")  # unknown: it is worth a try
 
@@ -101,11 +103,15 @@ class PeerState:
     # --- events -------------------------------------------------------------------
 
     def alive(self, now: float) -> None:
-        """It said something; if it was stalled it is tried with a single chunk."""
-        self.heard = now
+        """It said something; if it was stalled it is tried with a single chunk.
+
+        A cut line kept it silent: what it still owes is not held against it.
+        """
         if self.stalled:
             self.stalled = False
             self.probing = True
+            self._excuse(now, now - max(self.heard, self.pace.last_data))
+        self.heard = now
 
     def strike(self, now: float) -> None:
         """What it owed came too slowly: it rests, longer each time."""
@@ -114,11 +120,12 @@ class PeerState:
 
     def delivered(self, now: float, chunk: int, size: int) -> Owed:
         """`size` bytes of a chunk that it owes have come."""
+        self.alive(now)
         owed = self.owed[chunk]
         if not owed.received:
             owed.began = now
         owed.received += size
-        owed.touched = self.heard = now
+        owed.touched = now
         self.owed_bytes -= size
         self.pace.delivered(now, size)
         return owed
@@ -135,6 +142,9 @@ class PeerState:
         waited = now - self.held_since
         self.held_since = None
         self.heard = now
+        self._excuse(now, waited)
+
+    def _excuse(self, now: float, waited: float) -> None:
         for owed in self.owed.values():
             owed.began += waited
             owed.touched = now

@@ -38,6 +38,9 @@ from furymesh.core.pacing import Pace
 from furymesh.core.peer_state import BUSY_GRACE, UNKNOWN_SECONDS, Owed, PeerState
 
 MAX_OWNERS = 2  # a late chunk is duplicated once
+# Chunks of a peer that may be owed or unverified until one of it was good: what a liar
+# can waste under each new name. Whoever is honest loses a round trip at the most.
+UNPROVEN_CHUNKS = 2
 MAX_REQUESTS = 64  # chunks one peer may owe: bounds the queue it has to keep for us
 # A chunk is late when it takes this many times what the peer's rate promised,
 # but never before the grace period: rates jump when a swarm changes.
@@ -49,6 +52,9 @@ YIELD_GAIN = 2.0  # a peer makes way for one that is faster by this factor
 NOISE = 0.02  # seconds: differences below this are not worth a duplicate
 TICK = 0.1  # seconds between two calls of tick
 ELSEWHERE_SECONDS = 1.0  # how long a chunk that was handed to others is not asked for again
+# Of the silence that stalls a peer: one that owes bytes and was quiet for so long is
+# no refuge for the chunks of another that is stalled.
+QUIET_PART = 0.5
 UNLIMITED = 1 << 30  # senders, where nothing bounds them
 # Bytes per second. A peer below this loses its turn in the middle of a chunk when
 # a better one waits; a faster one finishes the chunk first.
@@ -93,7 +99,7 @@ class Scheduler:
         self._rng = rng
         self._peers: dict[int, PeerState] = {}
         self._owners: dict[int, list[int]] = {}
-        self._verifying: set[int] = set()
+        self._verifying: dict[int, int] = {}  # complete chunks, and who brought them
         self._availability = Availability()
         self._senders = 0  # peers that owe something
         self._yielding: int | None = None  # the one that is asked for no more
@@ -147,6 +153,8 @@ class Scheduler:
         fresh = mask & ~state.have
         state.have |= fresh
         self._availability.add(fresh)
+        if not fresh & ~self.ledger.have:
+            return []  # the most frequent news of all: nothing to ask for
         return self._fill(now, peer)
 
     def peer_lost(self, now: float, peer: int, mask: int) -> list[Action]:
@@ -193,12 +201,13 @@ class Scheduler:
         self._now = now
         owed = state.delivered(now, chunk, size)
         if owed.received < self._geometry.length(chunk):
-            return self._fill(now, peer) if state.owed_bytes < state.pace.window else []
+            return self._fill(now, peer)
         self._drop_owed(state, chunk)
         state.probing = False
         state.strikes = 0
         rivals = [owner for owner in self._owners.pop(chunk) if owner != peer]
-        self._verifying.add(chunk)
+        self._verifying[chunk] = peer
+        state.unverified += 1
         actions: list[Action] = []
         for rival in rivals:
             self._drop_owed(self._peers[rival], chunk)
@@ -213,13 +222,16 @@ class Scheduler:
 
     def stored(self, now: float, chunk: int) -> list[Action]:
         """A complete chunk was verified and written."""
-        self._verifying.remove(chunk)
+        state = self._verified(chunk)
         self.ledger.store(chunk)
-        return []
+        if state is None or state.proven:
+            return []
+        state.proven = True
+        return self._fill_all(now)
 
     def bad(self, now: float, chunk: int) -> list[Action]:
         """A complete chunk did not verify, or could not be written."""
-        self._verifying.remove(chunk)
+        self._verified(chunk)
         self.ledger.release(chunk)
         return self._fill_all(now)
 
@@ -257,7 +269,8 @@ class Scheduler:
         self._now = now
         actions: list[Action] = []
         for peer, state in self._peers.items():
-            state.relent(now)
+            if state.refusals:
+                state.relent(now)
             if state.owed and state.held_since is None:
                 actions += self._check_owed(now, peer, state)
         actions += self._make_way(now)
@@ -284,7 +297,10 @@ class Scheduler:
     def _check_owed(self, now: float, peer: int, state: PeerState) -> list[Action]:
         if state.silent(now):
             state.stalled = True
-            given_up = list(state.owed)
+            # What nobody else can bring is waited for: most cuts heal, and what was
+            # on its way then comes.
+            elsewhere = self._elsewhere(now, peer)
+            given_up = [chunk for chunk in state.owed if elsewhere >> chunk & 1]
         elif any(owed.trickles(now) for owed in state.owed.values()):
             given_up = list(state.owed)
             state.strike(now)
@@ -295,6 +311,18 @@ class Scheduler:
                 state.probing = True
                 state.refuse(given_up, now + BUSY_GRACE)
         return self._give_up(now, peer, state, given_up)
+
+    def _elsewhere(self, now: float, peer: int) -> int:
+        """The mask of chunks that others offer which are not falling silent themselves.
+
+        A cut at our own end silences everybody, some a little later than others.
+        """
+        mask = 0
+        for other, state in self._peers.items():
+            quiet = state.owed and state.silent(now, QUIET_PART)
+            if other != peer and state.may_be_asked(now) and not quiet:
+                mask |= state.on_offer
+        return mask
 
     def _make_way(self, now: float) -> list[Action]:
         """When all places to send are taken, the slowest makes way for a better peer.
@@ -332,6 +360,8 @@ class Scheduler:
 
     def _fill_all(self, now: float) -> list[Action]:
         actions: list[Action] = []
+        if not self._owners and not self.ledger.missing & self.verifiable:
+            return actions  # there is nothing to ask for
         # Fast peers choose first; ties in random order so that no peer is favoured.
         # Where not all can be asked, one that was never tried goes before them.
         peers = list(self._peers)
@@ -347,12 +377,16 @@ class Scheduler:
     def _fill(self, now: float, peer: int) -> list[Action]:
         """Ask a peer for chunks until its window is full."""
         state = self._peers[peer]
+        if state.owed:
+            if state.owed_bytes >= state.pace.window:
+                return []
+        elif self._senders >= self.max_senders:
+            return []
         if self._paused or peer == self._yielding or not state.may_be_asked(now):
             return []
-        if not state.owed and self._senders >= self.max_senders:
-            return []
         chosen: list[int] = []
-        while len(state.owed) < MAX_REQUESTS and not (state.probing and state.owed):
+        most = MAX_REQUESTS if state.proven else UNPROVEN_CHUNKS - state.unverified
+        while len(state.owed) < most and not (state.probing and state.owed):
             if state.owed and state.owed_bytes >= state.pace.window:
                 break
             chunk = self._pick(state)
@@ -426,6 +460,13 @@ class Scheduler:
         state.owed[chunk] = Owed(now, promised)
         state.owed_bytes += length
         self._owners.setdefault(chunk, []).append(peer)
+
+    def _verified(self, chunk: int) -> PeerState | None:
+        """A chunk does not wait for verification any more; the peer it came from."""
+        state = self._peers.get(self._verifying.pop(chunk))
+        if state is not None:
+            state.unverified -= 1
+        return state
 
     def _drop_owed(self, state: PeerState, chunk: int) -> None:
         owed = state.owed.pop(chunk)

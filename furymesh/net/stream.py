@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from typing import Protocol
 
@@ -24,6 +25,16 @@ from furymesh.core.errors import LinkClosedError
 # the rate of the link.
 MIN_UNSENT = 32 * 1024
 MAX_UNSENT = 256 * 1024
+# The system lets a low water mark fill the whole receive buffer, and sizes the buffer by
+# what is read in one round trip: whoever reads whole records only would get one mark
+# each round trip, for ever. So there is room for several; it grows by itself from there.
+# Within a host there is no round trip to fill, and less stays in the processor's cache.
+ROOM_MARKS = 8
+# Milliseconds between two retries of the kernel, at most: on a line that was cut it
+# doubles them up to two minutes, and would sleep on for as long as the cut lasted.
+# No round trip takes longer, and three retries fit in what a link waits for a peer.
+MAX_RETRY = 3000
+TCP_RTO_MAX_MS = 44  # linux/tcp.h, since 6.15; older kernels refuse it
 # Between two processes of one host nothing is lost and no road is shared: pacing,
 # where the system's congestion control does it, would only cost a fifth of the rate.
 UNPACED = b"reno"  # the one that every Linux has and lets everybody use
@@ -67,12 +78,17 @@ class TcpStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_CONGESTION") and _within_host(sock):
+        within_host = _within_host(sock)
+        if hasattr(socket, "TCP_CONGESTION") and within_host:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED)
         self._socket = sock
-        self._low_water = 1
+        self._low_water = self._highest = 1
+        self._room = 1 if within_host else ROOM_MARKS
         self._unsent = 0
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, MAX_RETRY)
         self._blocked_since: float | None = None  # set while `send_all` waits
         self._queued = -1  # bytes in the kernel when `refused_for` last looked
         self.keep_unsent(MIN_UNSENT)
@@ -80,6 +96,11 @@ class TcpStream:
     async def wait_readable(self, at_least: int = 1) -> None:
         try:
             if at_least != self._low_water:
+                if at_least > self._highest:
+                    self._highest = at_least
+                    # Makes room for it; SO_RCVBUF would fix the size.
+                    room = self._room * at_least
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, room)
                 # Linux wakes a poller of a TCP socket only at this mark.
                 self._low_water = at_least
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)

@@ -16,7 +16,7 @@ from furymesh.node.config import Config, load_config
 from tests.e2e.mesh import Mesh, Process
 
 SECONDS = 10.0
-LARGE_SECONDS = 2.0  # a hundred megabytes a second fill a disk soon
+LARGE_SECONDS = 5.0  # a hundred megabytes a second fill a disk soon
 SPARE_SECONDS = 3.0  # nothing may be complete before it was measured
 LOOK_SECONDS = 0.5
 SMALL, MIDDLE, LARGE = 200_000, 5_000_000, 100_000_000  # bytes a second

@@ -166,8 +166,8 @@ def _traffic(namespace: str, device: str) -> Traffic:
 class Lab:
     """Hosts on one bridge, one per shape given. Use as a context manager.
 
-    `congestion` is the congestion control of everything they send. Raises LabError when a command fails; `why_not()` tells beforehand whether
-    labs can be built at all.
+    `congestion` is the congestion control of everything they send. Raises LabError
+    when a command fails; `why_not()` tells beforehand whether labs can be built at all.
     """
 
     def __init__(self, shapes: Sequence[Shape], congestion: str = "cubic") -> None:
@@ -204,8 +204,11 @@ class Lab:
         """Kill `process` and its session when the lab is left."""
         self._cleanup.callback(_kill, process)
 
-    def goodput(self, source: Host, sink: Host, seconds: int = 3) -> float:
-        """Bytes a second that one TCP stream delivers from `source` to `sink`."""
+    def goodput(self, source: Host, sink: Host, seconds: int = 3, *, warm_up: int = 1) -> float:
+        """Bytes a second that one TCP stream delivers from `source` to `sink`.
+
+        Counted for `seconds` seconds after the first `warm_up`.
+        """
         server = sink.popen(
             ["iperf3", "-s", "-1", "--forceflush", "-B", sink.address],
             stdout=subprocess.PIPE,
@@ -214,8 +217,8 @@ class Lab:
         try:
             assert server.stdout is not None
             _await_line(server.stdout, b"listening")
-            client = ["iperf3", "-c", sink.address, "-t", str(seconds), "-O", "1", "-J"]
-            limit = ["timeout", str(seconds + 15)]
+            client = ["iperf3", "-c", sink.address, "-t", str(seconds), "-O", str(warm_up), "-J"]
+            limit = ["timeout", str(seconds + warm_up + 15)]
             done = subprocess.run(
                 source.command([*limit, *client]), capture_output=True, text=True, check=False
             )
@@ -250,7 +253,9 @@ class Lab:
         own = f"{host.address}/24"
         _run("ip", "-n", inside, "addr", "add", own, "dev", "eth0", "noprefixroute")
         everyone = f"{NETWORK}.0/24"
-        _run("ip", "-n", inside, "route", "add", everyone, "dev", "eth0", "congctl", self._congestion)
+        _run(
+            "ip", "-n", inside, "route", "add", everyone, "dev", "eth0", "congctl", self._congestion
+        )
         _shape(inside, "eth0", host.shape.up)
         _shape(self.bridge, host.port, host.shape.down)
 

@@ -89,3 +89,19 @@ def test_a_thin_flow_over_a_short_path_asks_for_one_chunk_at_a_time() -> None:
     pace.round_trip(0.0, 0.002)
     deliver(pace, 1.5e6, 5.0, 256 * KIB)
     assert pace.window == MIN_WINDOW
+
+
+def test_the_window_keeps_ahead_of_a_rate_that_doubles_each_round_trip() -> None:
+    """TCP's slow start: a sender that runs dry meanwhile would not grow on."""
+    pace = Pace(0.0)
+    round_trip = 0.2
+    pace.round_trip(0.0, round_trip)
+    arrived = 14_600.0  # bytes in the first round trip
+    now = 0.0
+    for _ in range(9):
+        for part in range(20):
+            now += round_trip / 20
+            pace.delivered(now, int(arrived * (2 ** ((part + 1) / 20) - 2 ** (part / 20))))
+        arrived *= 2
+        # What comes until a chunk asked for now can come.
+        assert pace.window >= min(arrived, MAX_WINDOW)

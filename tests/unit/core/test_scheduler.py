@@ -20,6 +20,7 @@ from furymesh.core.scheduler import (
     SLOW_RATE,
     TICK,
     UNLIMITED,
+    UNPROVEN_CHUNKS,
     Action,
     Cancel,
     Request,
@@ -59,6 +60,25 @@ def test_an_unknown_peer_is_asked_for_one_chunk() -> None:
     scheduler = make(10)
     assert len(asked(join(scheduler, 1, 0b11111), 1)) == 1
     scheduler.check()
+
+
+def test_who_brought_nothing_good_yet_can_waste_little() -> None:
+    scheduler = make(100)
+    owed = asked(join(scheduler, 1, -1 & (1 << 100) - 1), 1)
+    brought = 0
+    while owed:  # at any rate, but no digest has been looked at yet
+        brought += 1
+        owed += asked(scheduler.data(brought * 1e-3, 1, owed.pop(0), CHUNK), 1)
+        scheduler.check()
+    assert brought == UNPROVEN_CHUNKS
+
+
+def test_a_good_chunk_opens_the_window() -> None:
+    scheduler = make(100)
+    (chunk,) = asked(join(scheduler, 1, (1 << 100) - 1), 1)
+    (second,) = asked(scheduler.data(0.1, 1, chunk, CHUNK), 1)
+    assert asked(scheduler.data(0.2, 1, second, CHUNK), 1) == []
+    assert asked(scheduler.stored(0.2, chunk), 1)
 
 
 def test_the_rarest_chunk_goes_first() -> None:

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 
 from furymesh.core.errors import LinkClosedError
-from furymesh.net.stream import UNPACED, TcpStream, _within_host
+from furymesh.net.stream import (
+    MAX_RETRY,
+    ROOM_MARKS,
+    TCP_RTO_MAX_MS,
+    UNPACED,
+    TcpStream,
+    _within_host,
+)
 
 Pair = tuple[TcpStream, TcpStream]
 
@@ -42,6 +51,32 @@ async def test_bytes_cross_both_ways(pair: tuple[socket.socket, socket.socket]) 
             nursery.start_soon(other.send_all, memoryview(data[::-1]))
             assert await receive(other, len(data)) == data
             assert await receive(one, len(data)) == data[::-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux makes of a low water mark")
+async def test_the_receive_buffer_has_room_for_more_than_is_waited_for(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("furymesh.net.stream._within_host", lambda sock: False)
+    stream, mark = TcpStream(pair[0]), 64 * 1024
+    pair[1].sendall(bytes(mark))
+    with trio.fail_after(5):
+        await stream.wait_readable(mark)
+    assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == mark
+    ceiling = int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2])
+    room = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert room >= min(ROOM_MARKS * mark, ceiling // 2)
+
+
+async def test_the_kernel_tries_again_within_seconds(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    TcpStream(pair[0])
+    try:
+        pause = pair[0].getsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS)
+    except OSError:
+        pytest.skip("this kernel does not let it be chosen")
+    assert pause == MAX_RETRY
 
 
 async def test_nothing_there_is_none(pair: tuple[socket.socket, socket.socket]) -> None:
