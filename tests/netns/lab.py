@@ -181,6 +181,7 @@ class Lab:
 
     def __enter__(self) -> Self:
         try:
+            _room_for_neighbours(len(self.hosts))
             self._namespace(self.bridge)
             bridge = ("type", "bridge", "forward_delay", "0", "stp_state", "0")
             _run("ip", "-n", self.bridge, "link", "add", "br0", *bridge)
@@ -273,6 +274,17 @@ class Lab:
         near, far = json.loads(line)
         _run("ip", "link", "set", "dev", near, "netns", host.namespace, "name", "eth0")
         _run("ip", "link", "set", "dev", far, "netns", self.bridge, "name", host.port)
+
+
+def _room_for_neighbours(hosts: int) -> None:
+    """Let every host know every other: all namespaces share one table in the kernel.
+
+    A full table loses packets to hosts that are there. The limits are only raised.
+    """
+    for name, most in (("gc_thresh2", 2 * hosts * hosts), ("gc_thresh3", 4 * hosts * hosts)):
+        limit = Path("/proc/sys/net/ipv4/neigh/default") / name
+        if int(limit.read_text()) < most:
+            limit.write_text(f"{most}\n")
 
 
 def _shape(namespace: str, device: str, rate: int) -> None:
