@@ -13,6 +13,7 @@ from mmap import mmap
 
 import trio
 
+from furymesh.wire.codec import MAX_PIECE
 from furymesh.wire.records import MAX_RECORD
 
 RECEIVE_SIZE = 2 * 1024 * 1024 + MAX_RECORD  # what may have come meanwhile, in one call
@@ -152,6 +153,7 @@ class Buffers:
     def __init__(self) -> None:
         self.receive = _pages(RECEIVE_SIZE)
         self.scratch = _pages(SEND_SIZE)  # plaintext on its way to a seal
+        self.discard = _pages(MAX_PIECE)  # where bytes go that nobody wants any more
         self.slabs = Slabs()
         self._idle: list[memoryview] = []
 

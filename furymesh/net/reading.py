@@ -76,6 +76,10 @@ class LinkReader:
             self._came, self._heard = came, trio.current_time()
         return self._heard
 
+    def divert(self) -> None:
+        """Whoever named the memory for the piece that is arriving wants it back."""
+        self._sink = self._buffers.discard
+
     async def run(self, link: SecureLink, handler: LinkHandler) -> None:
         """Read until the link ends; raises ProtocolError and LinkClosedError."""
         buffer = self._buffers.receive

@@ -95,6 +95,10 @@ class SecureLink:
         if isinstance(self._stream, ThrottledStream):
             self._stream.charge(budget)
 
+    def divert(self) -> None:
+        """Write nothing more of the piece that is arriving into the handler's memory."""
+        self._reader.divert()
+
     def refused_for(self) -> float:
         """For how many seconds the peer has not taken a byte of those that wait for it."""
         return 0.0 if self._closing else self._stream.refused_for()

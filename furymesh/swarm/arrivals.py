@@ -4,8 +4,8 @@ Always true:
 
 * a member sends one chunk at a time, piece after piece in order;
 * a slab is lent to one arrival, and goes back to the pool only when no link
-  can still write into it: a cancelled arrival in the middle of a piece keeps
-  its slab until that piece is in, or its link is gone;
+  can still write into it: a link in the middle of a piece for it is diverted
+  first, and a link in the middle of another piece is left alone;
 * a chunk is reported stored only after pwrite and its journal record, in that
   order, and only if its digest was right;
 * of the slabs, STORE_THREADS are left for storing: no more than `senders`
@@ -33,9 +33,6 @@ from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 
 STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory
-# A link that is still in the middle of a piece this long after the piece's chunk
-# was cancelled is as good as dead, and holds memory.
-DYING_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -46,8 +43,7 @@ class Arrival:
     chunk: int
     slab: memoryview
     received: int = 0
-    filling: bool = False  # a link is writing a piece into the slab
-    dying_since: float | None = None  # when that was first looked at after a cancel
+    filling: bool = False  # its link is writing a piece into the slab
 
 
 class Verdict(Enum):
@@ -92,14 +88,13 @@ class Arrivals:
         size = min(self._geometry.chunk_size, max(self._geometry.size, 1))
         self._pool = SlabPool(slabs, size)
         self._arriving: dict[Member, Arrival] = {}
-        self._dying: dict[Member, Arrival] = {}
         self._workers = [_Worker() for _ in range(STORE_THREADS)]
         self._outcomes: deque[tuple[_Worker, Outcome]] = deque()
 
     @property
     def senders(self) -> int:
         """How many peers can be read from at once."""
-        return max(self._pool.limit - STORE_THREADS - len(self._dying), 1)
+        return max(self._pool.limit - STORE_THREADS, 1)
 
     def rest(self) -> None:
         """Nothing is expected for a while: keep no memory for it."""
@@ -133,10 +128,6 @@ class Arrivals:
 
     def filled(self, member: Member, data: m.Data) -> bool:
         """A piece is in its sink; False if nobody wants it any more."""
-        dying = self._dying.pop(member, None)
-        if dying is not None:
-            self._pool.give(dying.slab)
-            return False
         arrival = self._arriving.get(member)
         if arrival is None or not arrival.filling or arrival.chunk != data.chunk:
             return False
@@ -153,16 +144,8 @@ class Arrivals:
         worker.queue.put(self._arriving.pop(member))
 
     def cancel(self, member: Member, chunk: int) -> int:
-        """Give up an arrival; returns the bytes that had come."""
-        arrival = self._arriving.get(member)
-        if arrival is None or arrival.chunk != chunk:
-            return 0
-        del self._arriving[member]
-        if arrival.filling:
-            self._dying[member] = arrival
-        else:
-            self._pool.give(arrival.slab)
-        return arrival.received
+        """Give up the arrival of a chunk; returns the bytes that had come."""
+        return self.left(member) if self.arriving(member) == chunk else 0
 
     def arriving(self, member: Member) -> int | None:
         """The chunk that a member is in the middle of."""
@@ -170,25 +153,17 @@ class Arrivals:
         return arrival.chunk if arrival is not None else None
 
     def left(self, member: Member) -> int:
-        """The member's link is gone; returns the bytes that came for nothing."""
-        dying = self._dying.pop(member, None)
-        if dying is not None:
-            self._pool.give(dying.slab)
+        """Nothing is wanted of the member; returns the bytes that came for nothing.
+
+        Its link may live on, for other shares or until its last word is out.
+        """
         arrival = self._arriving.pop(member, None)
         if arrival is None:
             return 0
+        if arrival.filling:
+            member.link.divert()
         self._pool.give(arrival.slab)
         return arrival.received
-
-    def overstayed(self, now: float) -> list[Member]:
-        """Members that keep the slab of a chunk they were told not to send."""
-        late = []
-        for member, arrival in self._dying.items():
-            if arrival.dying_since is None:
-                arrival.dying_since = now
-            elif now - arrival.dying_since > DYING_SECONDS:
-                late.append(member)
-        return late
 
     # --- verify and store -----------------------------------------------------------
 

@@ -27,7 +27,7 @@ from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
 from furymesh.swarm.events import Event, Note
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher
 from furymesh.swarm.progress import IdleClock, Tally
-from furymesh.swarm.share import Member, Share
+from furymesh.swarm.share import Cancelled, Member, Share
 from furymesh.wire import messages as m
 
 # News of chunks that found no company on its way to a member leaves alone, about
@@ -38,6 +38,9 @@ MAX_NEWS_SECONDS = 0.1
 NEWS_CHUNKS = 4
 PING_SECONDS = 2.0  # between round trips measured to a peer that owes us bytes
 QUIET_SECONDS = 0.5  # of such a peer's silence, after which it is asked whether it lives
+# For a Cancel to be confirmed. Whoever is still in the middle of a piece then will not
+# end it, and keeps a place that a better peer could have.
+CONFIRM_SECONDS = 20.0
 DISK_POLL_SECONDS = 1.0  # while the disk is full
 ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
 
@@ -145,8 +148,10 @@ class Fetching(ManifestFetcher):
                 if ping or member.cancelled or now - heard > QUIET_SECONDS:
                     self._swarm.ping(member.link)
             self._apply(scheduler.tick(now))
-            for member in self._arrivals.overstayed(now):
-                member.link.close(PeerError("the peer did not end what it had begun to send"))
+            for member in list(self._members.values()):
+                cancelled = next(iter(member.cancelled.values()), None)
+                if cancelled is not None and now - cancelled.since > CONFIRM_SECONDS:
+                    member.link.close(PeerError("the peer did not end what it had begun to send"))
 
     def _count_unfinished(self, now: float, member: Member) -> None:
         """Under a limit of ours a piece may take minutes: what came of it is progress too."""
@@ -210,7 +215,6 @@ class Fetching(ManifestFetcher):
         del self._members[number]
         self._held.discard(number)
         self._tally.wasted += self._arrivals.left(member)
-        self._scheduler.max_senders = self._arrivals.senders
         self._apply(self._scheduler.peer_left(self._swarm.now(), number))
 
     def member_has(self, member: Member, mask: int) -> None:
@@ -271,7 +275,6 @@ class Fetching(ManifestFetcher):
     def filled(self, member: Member, data: m.Data) -> None:
         if not self._arrivals.filled(member, data):
             self._tally.wasted += data.length
-            self._scheduler.max_senders = self._arrivals.senders
             return
         now = self._swarm.now()
         self._clock.received(now, data.length)
@@ -292,16 +295,14 @@ class Fetching(ManifestFetcher):
                     member.link.send(m.Request(number, chunks))
                 case Cancel(_, chunks):
                     for chunk in chunks:
-                        received = self._drop(member, chunk)
-                        # What may still come of it, until the member confirms.
-                        member.cancelled[chunk] = self._geometry.length(chunk) - received
+                        left = self._geometry.length(chunk) - self._drop(member, chunk)
+                        member.cancelled[chunk] = Cancelled(self._swarm.now(), left)
                     member.link.send(m.Cancel(number, chunks))
 
     def _drop(self, member: Member, chunk: int) -> int:
         """A chunk is not wanted from a member any more; returns the bytes that had come."""
         received = self._arrivals.cancel(member, chunk)
         self._tally.wasted += received
-        self._scheduler.max_senders = self._arrivals.senders
         return received
 
     def _chunks_settled(self, outcomes: list[Outcome]) -> None:

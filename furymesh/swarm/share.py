@@ -69,6 +69,14 @@ class Early:
         return self.mask | (geometry.all_chunks & ~self.but if self.everything else 0)
 
 
+@dataclass(slots=True)
+class Cancelled:
+    """A chunk that a member was told not to send, until it confirms."""
+
+    since: float
+    left: int  # bytes that may still come
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A peer with which a share is live, and what it did for us."""
@@ -76,9 +84,7 @@ class Member:
     link: SecureLink
     number: int  # for the scheduler, unique in this process
     have: int = 0
-    # Chunks we cancelled, with the bytes of each that may still arrive, until
-    # the member confirms.
-    cancelled: dict[int, int] = field(default_factory=dict)
+    cancelled: dict[int, Cancelled] = field(default_factory=dict)  # oldest first
     early: Early = field(default_factory=Early)
     counted: int = 0  # bytes of its link that the download's clock was told of
 

@@ -35,7 +35,6 @@ from furymesh.swarm import exchange
 from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending
 from furymesh.swarm.share import Member, Share
-from furymesh.wire import codec
 from furymesh.wire import messages as m
 
 MAX_LINKS = 200  # more would only share the same uplink
@@ -99,7 +98,6 @@ class Swarm:
         self._banned_at: dict[str, set[NodeId]] = {}
         self._probed: set[tuple[NodeId, bytes]] = set()
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
-        self._discard = memoryview(bytearray(codec.MAX_PIECE))
 
     @property
     def report(self) -> Callable[[str], None]:
@@ -346,14 +344,14 @@ class Swarm:
 
     def discard(self, member: Member | None, data: m.Data) -> memoryview:
         """A place for bytes that are not wanted any more; ProtocolError if they never were."""
+        memory = self.endpoint.buffers.discard[: data.length]
         if member is None:
-            # We have left the share while they were on their way.
-            return self._discard[: data.length]
-        left = member.cancelled.get(data.chunk, 0) - data.length
-        if left < 0:
+            return memory  # we have left the share while they were on their way
+        cancelled = member.cancelled.get(data.chunk)
+        if cancelled is None or cancelled.left < data.length:
             raise ProtocolError("chunk bytes that nobody asked for")
-        member.cancelled[data.chunk] = left
-        return self._discard[: data.length]
+        cancelled.left -= data.length
+        return memory
 
     async def room(self, link: SecureLink, data: m.Data) -> None:
         share = self.shares.get(link.session.share_of(data))

@@ -151,7 +151,12 @@ class Process:
 
     def done(self, timeout: float = DEADLINE) -> Done:
         """Wait for the end."""
-        code = self.process.wait(timeout)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            with self._news:
+                last = self._lines[-10:]
+            raise AssertionError(f"not done in {timeout:g} s: {last} {self.err}") from None
         self._reader.join(timeout)
         out = self.out
         events = []

@@ -165,6 +165,32 @@ async def test_chunk_bytes_land_in_their_sink(tmp_path: Path, now: bool) -> None
         assert one.link.traffic.payload_sent == two.link.traffic.payload_received == CHUNK
 
 
+async def test_diverted_piece_lands_nowhere_from_then_on(tmp_path: Path) -> None:
+    size = 1000
+
+    async def bring(end: End, *records: bytes) -> None:
+        sealed = memoryview(bytearray(3 * size))
+        at = 0
+        for record in records:
+            at += end.link.sealing.seal_into(record, sealed, at)
+        await end.link._stream.send_all(sealed[:at])
+
+    async with linked(tmp_path) as (one, two, nursery):
+        start(nursery, one, two)
+        await until(lambda: one.link.session.live(FILE_ID) and two.link.session.live(FILE_ID))
+        data = m.Data(one.link.session.number(FILE_ID), 0, 0, 2 * size)
+        await bring(one, codec.encode(data), b"a" * size)
+        await until(lambda: two.link.traffic.payload_received == size)
+        two.link.divert()
+        await bring(one, b"b" * size)
+        await until(lambda: two.handler.filled_bytes)
+        assert two.handler.inbox[: 2 * size] == b"a" * size + bytes(size)
+        # The next one is not concerned.
+        await bring(one, codec.encode(data), b"c" * size, b"d" * size)
+        await until(lambda: two.handler.filled_bytes == 4 * size)
+        assert two.handler.inbox[: 2 * size] == b"c" * size + b"d" * size
+
+
 async def test_piece_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     async with linked(tmp_path) as (one, two, nursery):
         start(nursery, one, two)

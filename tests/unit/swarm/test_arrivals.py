@@ -10,7 +10,7 @@ from furymesh.core.errors import DiskFullError, InternalError, ProtocolError
 from furymesh.core.layout import Layout
 from furymesh.net.buffers import Slabs
 from furymesh.storage.part import PartStore
-from furymesh.swarm.arrivals import DYING_SECONDS, Arrivals, Outcome, Verdict
+from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
 from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
@@ -56,9 +56,18 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def member(number: int = 1) -> Member:
-    link: Any = object()
-    return Member(link, number)
+class Link:
+    """Stands in for a link."""
+
+    diverted = 0
+
+    def divert(self) -> None:
+        self.diverted += 1
+
+
+def member(number: int = 1, link: Link | None = None) -> Member:
+    stand_in: Any = link or Link()
+    return Member(stand_in, number)
 
 
 def bring(place: Place, who: Member, chunk: int, data: bytes = DATA) -> None:
@@ -124,17 +133,30 @@ def test_first_piece_longer_than_the_chunk_is_refused(place: Place) -> None:
         place.arrivals.sink(member(), m.Data(1, last, 0, CHUNK))
 
 
-def test_cancelled_in_the_middle_of_a_piece_keeps_its_slab_until_it_is_in(place: Place) -> None:
-    who, other = member(1), member(2)
+@pytest.mark.parametrize("way", ["cancelled", "gone"])
+def test_link_in_the_middle_of_a_piece_is_diverted_before_its_slab_is_lent_again(
+    place: Place, way: str
+) -> None:
+    link = Link()
+    who = member(link=link)
     piece = m.Data(1, 0, 0, 100)
-    view = place.arrivals.sink(who, piece)
-    assert place.arrivals.cancel(who, 0) == 0
-    # The link still writes there: nobody else may get that memory.
-    taken = place.arrivals.sink(other, m.Data(1, 1, 0, 100))
-    assert view is not None
-    assert taken is not None
-    assert view.obj is not taken.obj
+    place.arrivals.sink(who, piece)
+    assert link.diverted == 0
+    assert (place.arrivals.cancel(who, 0) if way == "cancelled" else place.arrivals.left(who)) == 0
+    assert link.diverted == 1
     assert not place.arrivals.filled(who, piece)
+
+
+def test_link_that_brings_something_else_is_left_alone(place: Place) -> None:
+    link = Link()
+    who = member(link=link)
+    piece = m.Data(1, 0, 0, 100)
+    place.arrivals.sink(who, piece)
+    place.arrivals.filled(who, piece)
+    assert place.arrivals.cancel(who, 1) == 0
+    assert place.arrivals.arriving(who) == 0
+    assert place.arrivals.cancel(who, 0) == 100
+    assert link.diverted == 0
 
 
 def test_leaving_gives_everything_back(place: Place) -> None:
@@ -158,14 +180,3 @@ async def test_bug_in_settling_ends_the_download_and_not_the_process(tmp_path: P
     bring(place, member(), 0)
     with trio.fail_after(5), pytest.raises(InternalError, match="settled twice"):
         await place.arrivals.run()
-
-
-def test_member_in_the_middle_of_a_cancelled_piece_takes_a_place(place: Place) -> None:
-    who, senders = member(), place.arrivals.senders
-    place.arrivals.sink(who, m.Data(1, 0, 0, 100))
-    place.arrivals.cancel(who, 0)
-    assert place.arrivals.senders == senders - 1
-    assert place.arrivals.overstayed(10.0) == []
-    assert place.arrivals.overstayed(10.0 + DYING_SECONDS + 1) == [who]
-    assert place.arrivals.left(who) == 0, "counted as wasted when it was cancelled"
-    assert place.arrivals.senders == senders
