@@ -114,6 +114,8 @@ def main(argv: list[str]) -> int:
                 outcomes += run(options)
             except BenchError as error:
                 errors.append(f"{run.__name__}: {error}")
+            for folder in work.iterdir():  # the next row wants the room
+                shutil.rmtree(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(table(outcomes))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.bench.data import Source
 from tests.bench.libtorrent_peer import make_torrent
-from tests.bench.peer import READY_TIMEOUT, Finish, Leecher, Place, Seed
+from tests.bench.peer import READY_TIMEOUT, Download, Finish, Leecher, Place, Seed
 from tests.bench.process import BenchError, Child, Crew
 
 COMMON = (
@@ -78,7 +78,7 @@ def serve_tracker(crew: Crew, peers: Sequence[str]) -> str:
 
 
 @dataclass(slots=True)
-class Download:
+class Ungated:
     """A leeching aria2c: native and quick to start, so it starts when released."""
 
     crew: Crew
@@ -122,20 +122,11 @@ class Aria2:
         await_port(child, place.address, port)
         return Seed(child, f"{place.address}:{port}")
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        if stay or rate is not None:
-            raise BenchError("aria2 is only measured as a plain download")
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        wanted.check_plain(self.name, one_source=False)
+        into, place = wanted.into, wanted.place
         into.mkdir(parents=True, exist_ok=True)
-        tracker = serve_tracker(crew, peers)
+        tracker = serve_tracker(crew, wanted.peers)
         options = [f"--listen-port={free_port(place.address)}", f"--bt-tracker={tracker}"]
         argv = [*COMMON, *options, "--seed-time=0", "--dir", str(into), str(self._torrent)]
-        return Download(crew, place.command(argv), into / self._source.name)
+        return Ungated(crew, place.command(argv), into / self._source.name)

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from tests.bench.data import Source
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.measure import Options, Outcome, alternate
-from tests.bench.peer import READY_TIMEOUT, LabHost
+from tests.bench.peer import READY_TIMEOUT, Download, LabHost
 from tests.bench.process import BenchError, Crew, cpu_busy
 from tests.bench.shaped import MAX_BUSY, PATIENCE
 from tests.bench.single import content
@@ -73,7 +74,7 @@ def transfer(source: Source, host: Host, sink: Host, work: Path, limit: float) -
         stack.callback(shutil.rmtree, into, ignore_errors=True)
         crew = stack.enter_context(Crew(work / "logs"))
         seed = peer.seed(crew, LabHost(host), 0)
-        leecher = peer.leech(crew, LabHost(sink), [seed.address], into, stay=True)
+        leecher = peer.leech(crew, Download(LabHost(sink), [seed.address], into, stay=True))
         pid = leecher.child.pid
         opened, base, busy = _opened(pid), _written(pid), cpu_busy()
         stored, last = [(0.0, 0)], base
@@ -108,43 +109,43 @@ def _opened(pid: int) -> int:
 
 
 def _runs(
-    options: Options, title: str, work: Path, once: Callable[[Path], tuple[Transfer, float]]
+    options: Options, title: str, source: Source, lab: Lab, yardstick: Callable[[Host, Host], float]
 ) -> tuple[list[tuple[Transfer, float]], list[str]]:
-    """Every round's transfer and yardstick; void ones become notes."""
+    """Every round's transfer from the lab's first host to its second, and the yardstick
+    measured just before it; void ones become notes."""
+    host, sink = lab.hosts
+    work = source.path.parent.parent
+
+    def once(name: str) -> tuple[Transfer, float]:
+        link = yardstick(host, sink)
+        limit = PATIENCE * source.size / link + 60
+        return transfer(source, host, sink, work / name, limit), link
+
     names = ["furymesh"] if "furymesh" in options.peers else []
-    done, notes = alternate(names, options.rounds, lambda name: once(work / name))
+    done, notes = alternate(names, options.rounds, once)
     valid = []
-    for run, yardstick in done.get("furymesh", []):
+    for run, link in done.get("furymesh", []):
         if run.busy > MAX_BUSY:
             notes.append(f"{title}: a run is void, CPU {run.busy:.0%}")
         else:
             notes.append(f"{title}: {run.goodput() * 8 / 1e6:.1f} Mb/s, CPU {run.busy:.0%}")
-            valid.append((run, yardstick))
+            valid.append((run, link))
     return valid, notes
-
-
-def _limit(size: int, rate: float) -> float:
-    return PATIENCE * size / rate + 60
 
 
 def long_road(options: Options) -> list[Outcome]:
     """Row 15. Both kernels see the round trip; iperf3's first seconds do not count either."""
     if (reason := why_not()) is not None:
         raise BenchError(reason)
-    work, source = content(options, "road", options.size // LONG_PART)
+    _, source = content(options, "road", options.size // LONG_PART)
     outcomes = []
     for round_trip in ROUND_TRIPS:
         for congestion in CONGESTION:
             title = f"{round_trip * 1000:.0f} ms round trip, 100 Mb/s, {congestion}"
             shapes = [Shape(RATE, RATE), Shape(RATE, RATE, round_trip / 2)]
             with Lab(shapes, congestion) as lab:
-
-                def once(into: Path, lab: Lab = lab) -> tuple[Transfer, float]:
-                    host, sink = lab.hosts
-                    link = lab.goodput(host, sink, warm_up=int(SETTLED))
-                    return transfer(source, host, sink, into, _limit(source.size, link)), link
-
-                runs, notes = _runs(options, title, work, once)
+                yardstick = partial(lab.goodput, warm_up=int(SETTLED))
+                runs, notes = _runs(options, title, source, lab, yardstick)
             used = {"furymesh": [run.goodput(SETTLED) / link for run, link in runs]}
             row = Outcome(
                 "15", f"{title}: goodput after 5 s ÷ link", "", "1.0", "≥ 0.90", used, notes=notes
@@ -157,7 +158,7 @@ def lossy_road(options: Options) -> list[Outcome]:
     """Row 16. A stream's luck differs from run to run, hence the wide goal for the ratio."""
     if (reason := why_not()) is not None:
         raise BenchError(reason)
-    work, source = content(options, "lossy", options.size // LOSSY_PART)
+    _, source = content(options, "lossy", options.size // LOSSY_PART)
     outcomes = []
     for congestion in CONGESTION:
         for loss in LOSSES:
@@ -165,13 +166,8 @@ def lossy_road(options: Options) -> list[Outcome]:
             with Lab([Shape(RATE, RATE)] * 2, congestion) as lab:
                 for host in lab.hosts:
                     host.lose(loss)
-
-                def once(into: Path, lab: Lab = lab) -> tuple[Transfer, float]:
-                    host, sink = lab.hosts
-                    link = lab.goodput(host, sink, YARDSTICK)
-                    return transfer(source, host, sink, into, _limit(source.size, link)), link
-
-                runs, notes = _runs(options, title, work, once)
+                yardstick = partial(lab.goodput, seconds=YARDSTICK)
+                runs, notes = _runs(options, title, source, lab, yardstick)
             ratio = {"furymesh": [run.goodput() / link for run, link in runs]}
             pause = {"furymesh": [run.longest_pause for run, _ in runs]}
             used = Outcome(

@@ -43,6 +43,12 @@ def make_source(path: Path, size: int, seed: int = 0) -> Source:
     return Source(path, size, hasher.digest())
 
 
+def free_memory() -> int:
+    """Bytes the system could still give to files on a tmpfs."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024
+
+
 def touch_memory(folder: Path, size: int) -> None:
     """Write and delete `size` bytes in `folder`, before each run alike.
 

@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,26 +20,12 @@ from queue import SimpleQueue
 from blake3 import blake3
 
 from tests.bench.data import Source
-from tests.bench.peer import READY_TIMEOUT, Finish, Leecher, Place, Seed
-from tests.bench.process import BenchError, Child, Crew
+from tests.bench.peer import READY_TIMEOUT, Download, Gated, Leecher, Place, Seed
+from tests.bench.process import Crew
 
 MIB = 1024 * 1024
 BUFFERS = 8  # mebibytes received and not yet written
 ROOT = str(Path(__file__).resolve().parents[2])
-
-
-@dataclass(slots=True)
-class Download:
-    """A leecher that waits for a line."""
-
-    child: Child
-    path: Path
-
-    def go(self) -> float:
-        return self.child.release()
-
-    def finish(self, timeout: float) -> Finish:
-        return Finish(self.child.expect("complete", timeout).at, self.path, None)
 
 
 @dataclass(slots=True)
@@ -59,24 +44,14 @@ class Floor:
         port = child.expect("listening", READY_TIMEOUT).fields["port"]
         return Seed(child, f"{place.address}:{port}")
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        if len(peers) != 1 or stay or rate is not None:
-            raise BenchError("the floor is only measured as a plain download from one seed")
-        into.mkdir(parents=True, exist_ok=True)
-        path, size = into / self._source.name, self._source.stat().st_size
-        argv = [sys.executable, "-m", __name__, "leech", str(path), peers[0], str(size)]
-        child = crew.spawn(place.command(argv), {"PYTHONPATH": ROOT})
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        wanted.check_plain(self.name, one_source=True)
+        wanted.into.mkdir(parents=True, exist_ok=True)
+        path, size = wanted.into / self._source.name, self._source.stat().st_size
+        argv = [sys.executable, "-m", __name__, "leech", str(path), wanted.peers[0], str(size)]
+        child = crew.spawn(wanted.place.command(argv), {"PYTHONPATH": ROOT})
         child.expect("ready", READY_TIMEOUT)
-        return Download(child, path)
+        return Gated(child, path)
 
 
 def seed(path: str, address: str) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from tests.bench.data import Source
-from tests.bench.peer import READY_TIMEOUT, Finish, Leecher, Place, Seed
-from tests.bench.process import BenchError, Child, Crew
+from tests.bench.peer import READY_TIMEOUT, Download, Gated, Leecher, Place, Seed
+from tests.bench.process import BenchError, Crew
 
 ROOT = Path(__file__).resolve().parents[2]
 GATE = str(Path(__file__).with_name("gate.py"))
@@ -31,21 +30,6 @@ def home(data: Path, listen: str | None = None) -> list[str]:
     path = data / "bench.yaml"
     path.write_text(yaml.safe_dump(config))
     return ["--config", str(path), "--data-dir", str(data / "data")]
-
-
-@dataclass(slots=True)
-class Download:
-    """One `furymesh get`, held at the gate until `go`."""
-
-    child: Child
-
-    def go(self) -> float:
-        return self.child.release()
-
-    def finish(self, timeout: float) -> Finish:
-        done = self.child.expect("complete", timeout)
-        received = sum(int(peer["bytes"]) for peer in done.fields["peers"])
-        return Finish(done.at, Path(done.fields["path"]), received)
 
 
 @dataclass(slots=True)
@@ -78,24 +62,18 @@ class Furymesh:
             raise BenchError("furymesh node listens nowhere")
         return Seed(child, str(addresses[0]))
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        options = [option for peer in peers for option in ("--peer", peer)]
-        if stay:
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        place, path = wanted.place, wanted.into / self._source.name
+        options = [option for peer in wanted.peers for option in ("--peer", peer)]
+        if wanted.stay:
             options.append("--seed")
-        if rate is not None:
-            options += ["--max-download", str(rate)]
-        data = home(into / "home", f"{place.address}:{place.port}")
-        output = ["--output", str(into / self._source.name)]
+        if wanted.rate is not None:
+            options += ["--max-download", str(wanted.rate)]
+        data = home(wanted.into / "home", f"{place.address}:{place.port}")
+        output = ["--output", str(path)]
         get = [sys.executable, GATE, "get", self.link, "--json", *output, *options, *data]
         child = crew.spawn(place.command(get), ENVIRONMENT)
         child.expect("ready", READY_TIMEOUT)
-        return Download(child)
+        return Gated(
+            child, path, lambda fields: sum(int(peer["bytes"]) for peer in fields["peers"])
+        )

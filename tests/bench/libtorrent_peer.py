@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import libtorrent as lt
 
 from tests.bench.data import Source
 from tests.bench.libtorrent_session import Orders
-from tests.bench.peer import READY_TIMEOUT, Finish, Leecher, Place, Seed
+from tests.bench.peer import READY_TIMEOUT, Download, Gated, Leecher, Place, Seed
 from tests.bench.process import Child, Crew
 
 SCRIPT = str(Path(__file__).with_name("libtorrent_session.py"))
@@ -33,21 +32,6 @@ def make_torrent(source: Source, torrent: Path, piece_size: int = CHOSEN_BY_SIZE
 
 
 @dataclass(slots=True)
-class Session:
-    """One leeching session, held until `go`."""
-
-    child: Child
-    path: Path
-
-    def go(self) -> float:
-        return self.child.release()
-
-    def finish(self, timeout: float) -> Finish:
-        done = self.child.expect("complete", timeout)
-        return Finish(done.at, self.path, int(done.fields["received"]))
-
-
-@dataclass(slots=True)
 class Libtorrent:
     """The peer that furymesh is measured against; optionally super-seeding."""
 
@@ -63,49 +47,30 @@ class Libtorrent:
         self._torrent = work / f"{self.name}.torrent"
         make_torrent(source, self._torrent, self.piece_size)
 
+    def _orders(self, place: Place, folder: Path) -> Orders:
+        return Orders(
+            str(self._torrent),
+            str(folder),
+            f"{place.address}:{place.port}",
+            hashing_threads=self.hashing_threads,
+        )
+
     def _start(self, crew: Crew, place: Place, orders: Orders) -> Child:
         argv = [sys.executable, SCRIPT, json.dumps(asdict(orders))]
         return crew.spawn(place.command(argv))
 
     def seed(self, crew: Crew, place: Place, number: int) -> Seed:
-        listen = f"{place.address}:{place.port}"
-        folder = str(self._source.parent)
-        orders = Orders(
-            str(self._torrent),
-            folder,
-            listen,
-            [],
-            True,
-            self.super_seeding,
-            None,
-            self.hashing_threads,
-        )
+        orders = self._orders(place, self._source.parent)
+        orders = replace(orders, seed=True, super_seeding=self.super_seeding)
         child = self._start(crew, place, orders)
         port = child.expect("listening", READY_TIMEOUT).fields["port"]
         return Seed(child, f"{place.address}:{port}")
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        into.mkdir(parents=True, exist_ok=True)
-        listen = f"{place.address}:{place.port}"
-        orders = Orders(
-            str(self._torrent),
-            str(into),
-            listen,
-            list(peers),
-            False,
-            False,
-            rate,
-            self.hashing_threads,
-        )
-        child = self._start(crew, place, orders)
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        wanted.into.mkdir(parents=True, exist_ok=True)
+        orders = self._orders(wanted.place, wanted.into)
+        orders = replace(orders, peers=list(wanted.peers), rate=wanted.rate)
+        child = self._start(crew, wanted.place, orders)
         child.expect("listening", READY_TIMEOUT)
-        return Session(child, into / self._source.name)
+        path = wanted.into / self._source.name
+        return Gated(child, path, lambda fields: int(fields["received"]))

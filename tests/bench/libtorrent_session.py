@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import libtorrent as lt
 
@@ -31,11 +31,11 @@ class Orders:
     torrent: str
     folder: str
     listen: str
-    peers: list[str]
-    seed: bool
-    super_seeding: bool
-    rate: int | None
     hashing_threads: int
+    peers: list[str] = field(default_factory=list)
+    rate: int | None = None
+    seed: bool = False
+    super_seeding: bool = False
 
 
 def settings(orders: Orders) -> lt.settings_pack:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.bench.data import Source
-from tests.bench.peer import Loopback, Peer
+from tests.bench.peer import Download, Loopback, Peer
 from tests.bench.process import BenchError, Crew
 
 FINISH_TIMEOUT = 600.0  # seconds for one download of a few GiB on a busy machine
@@ -117,7 +117,7 @@ def download(peer: Peer, source: Source, seeds: int, work: Path) -> Sample:
         with Crew(work / "logs") as crew:
             serving = [peer.seed(crew, place, number) for number in range(seeds)]
             addresses = [seed.address for seed in serving]
-            leecher = peer.leech(crew, place, addresses, into)
+            leecher = peer.leech(crew, Download(place, addresses, into))
             before = sum(seed.child.cpu_seconds() for seed in serving)
             start = leecher.go()
             waiting = leecher.child.cpu_seconds()

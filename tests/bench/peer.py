@@ -7,13 +7,13 @@ released later, so that the time measured holds no interpreter start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.bench.data import Source
-from tests.bench.process import Child, Crew
+from tests.bench.process import BenchError, Child, Crew
 from tests.netns.lab import Host
 
 LAB_PORT = 7000  # every lab host has its ports to itself
@@ -89,6 +89,41 @@ class Leecher(Protocol):
         """Wait until the file is complete. Raises BenchError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A leecher whose process is up, waits for a line and prints `complete` as JSON."""
+
+    child: Child
+    path: Path
+    received: Callable[[Mapping[str, Any]], int | None] = lambda fields: None
+
+    def go(self) -> float:
+        return self.child.release()
+
+    def finish(self, timeout: float) -> Finish:
+        done = self.child.expect("complete", timeout)
+        return Finish(done.at, self.path, self.received(done.fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One download: where it may run, from whom, into which folder.
+
+    `stay` keeps it serving afterwards; `rate` limits it, in bytes a second.
+    """
+
+    place: Place
+    peers: Sequence[str]
+    into: Path
+    stay: bool = False
+    rate: int | None = None
+
+    def check_plain(self, name: str, *, one_source: bool) -> None:
+        """Raises BenchError if more is asked for than a program can do that is only compared."""
+        if self.stay or self.rate is not None or (one_source and len(self.peers) != 1):
+            raise BenchError(f"{name} is only measured as a plain download")
+
+
 class Peer(Protocol):
     """A program that moves a file from seeds to leechers."""
 
@@ -101,17 +136,5 @@ class Peer(Protocol):
     def seed(self, crew: Crew, place: Place, number: int) -> Seed:
         """Start seed `number` and wait until it serves."""
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        """Start a leecher that knows `peers`, up to the point where it waits.
-
-        `stay` keeps it serving afterwards; `rate` limits its download, bytes a second.
-        """
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        """Start a leecher, up to the point where it waits."""

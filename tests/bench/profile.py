@@ -26,7 +26,7 @@ from tests.bench.__main__ import size
 from tests.bench.data import make_source, touch_memory
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.measure import FINISH_TIMEOUT
-from tests.bench.peer import Loopback
+from tests.bench.peer import Download, Loopback
 from tests.bench.process import BenchError, Crew
 
 HERTZ = 997  # samples a second of CPU time; a prime keeps out of step with timers
@@ -117,7 +117,7 @@ def one_download(bytes_: int, work: Path) -> tuple[Counter[str], Counter[str], f
     with ExitStack() as stack:
         crew = stack.enter_context(Crew(work / "logs"))
         seed = peer.seed(crew, Loopback(), 0)
-        leecher = peer.leech(crew, Loopback(), [seed.address], work / "leecher")
+        leecher = peer.leech(crew, Download(Loopback(), [seed.address], work / "leecher"))
         data = [work / "seed.perf", work / "leecher.perf"]
         pids = (seed.child.pid, leecher.child.pid)
         recorders = [record(pid, into) for pid, into in zip(pids, data, strict=True)]

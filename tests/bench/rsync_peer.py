@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.aria2_peer import Download, await_port, free_port
+from tests.bench.aria2_peer import Ungated, await_port, free_port
 from tests.bench.data import Source
-from tests.bench.peer import Leecher, Place, Seed
-from tests.bench.process import BenchError, Crew
+from tests.bench.peer import Download, Leecher, Place, Seed
+from tests.bench.process import Crew
 
 
 @dataclass(slots=True)
@@ -34,19 +33,9 @@ class Rsync:
         await_port(child, place.address, port)
         return Seed(child, f"{place.address}:{port}")
 
-    def leech(
-        self,
-        crew: Crew,
-        place: Place,
-        peers: Sequence[str],
-        into: Path,
-        *,
-        stay: bool = False,
-        rate: int | None = None,
-    ) -> Leecher:
-        if len(peers) != 1 or stay or rate is not None:
-            raise BenchError("rsync is only measured as a plain download from one server")
-        into.mkdir(parents=True, exist_ok=True)
-        url = f"rsync://{peers[0]}/bench/{self._source.name}"
-        argv = ["rsync", "--archive", "--whole-file", "--inplace", url, str(into)]
-        return Download(crew, place.command(argv), into / self._source.name)
+    def leech(self, crew: Crew, wanted: Download) -> Leecher:
+        wanted.check_plain(self.name, one_source=True)
+        wanted.into.mkdir(parents=True, exist_ok=True)
+        url = f"rsync://{wanted.peers[0]}/bench/{self._source.name}"
+        argv = ["rsync", "--archive", "--whole-file", "--inplace", url, str(wanted.into)]
+        return Ungated(crew, wanted.place.command(argv), wanted.into / self._source.name)

@@ -21,7 +21,7 @@ from tests.bench.data import Source
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.libtorrent_peer import Libtorrent
 from tests.bench.measure import Options, Outcome, alternate
-from tests.bench.peer import LAB_PORT, LabHost, Peer
+from tests.bench.peer import LAB_PORT, Download, LabHost, Peer
 from tests.bench.process import BenchError, Child, Crew, cpu_busy
 from tests.bench.single import content
 from tests.netns.lab import Host, Lab, Shape, Traffic, mbit, why_not
@@ -83,10 +83,12 @@ def swarm(
         waiting = [
             peer.leech(
                 crew,
-                places[number],
-                [address for address in everyone if address != everyone[number]],
-                work / str(number),
-                stay=True,
+                Download(
+                    places[number],
+                    [address for address in everyone if address != everyone[number]],
+                    work / str(number),
+                    stay=True,
+                ),
             )
             for number in range(seeds, len(places))
         ]

@@ -11,21 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from blake3 import blake3
 
-from tests.bench.data import Source, make_source
+from tests.bench.data import Source, free_memory, make_source
 from tests.bench.furymesh_peer import CLI, ENVIRONMENT, GATE, SHARE_TIMEOUT, Furymesh, home
 from tests.bench.libtorrent_peer import Libtorrent, make_torrent
 from tests.bench.measure import FINISH_TIMEOUT, Options, Outcome, alternate
-from tests.bench.peer import READY_TIMEOUT, Loopback, Peer, Seed
+from tests.bench.peer import READY_TIMEOUT, Download, Loopback, Peer, Seed
 from tests.bench.process import BenchError, Child, Crew
 from tests.netns.relay import DelayLine
 
 RESUME_FACTOR = 5  # × --size: 10 GiB by default
 WHOLE_CHUNKS = 4 * 2**20  # bytes; the largest default chunk, so no short one blurs the count
-RESUME_SECONDS = 12  # a download slow enough that its progress lines show the half
+RESUME_SECONDS = 24  # a download slow enough that its progress lines show the half
 FIRST_DATA = 256 * 1024  # bytes from the seed: more than handshakes, so chunks were asked for
 LINKS = 32
 LINK_RATE = 4_000_000  # bytes a second for each of the 32: all of them busy, none finishes
@@ -83,7 +84,8 @@ def _interrupt(child: Child, start: float) -> int:
 def resume_after_kill(options: Options) -> list[Outcome]:
     """Row 9. A relay between the two counts bytes and sees the first data go by."""
     wished = RESUME_FACTOR * options.size
-    room = int(shutil.disk_usage(options.work).free / 2.5)  # source, part, slack
+    free = min(shutil.disk_usage(options.work).free, free_memory())
+    room = int(free / 2.5)  # source, part, slack
     size = min(wished, room - room % WHOLE_CHUNKS)
     work, source = content(options, "resume", size)
     peer = Furymesh()
@@ -93,16 +95,21 @@ def resume_after_kill(options: Options) -> list[Outcome]:
         into = work / "leecher"
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, into, ignore_errors=True)
-            crew = stack.enter_context(Crew(work / "logs"))
             peer.prepare(source, 1, work)
-            seed = peer.seed(crew, Loopback(), 0)
-            first = peer.leech(crew, Loopback(), [seed.address], into, rate=size // RESUME_SECONDS)
-            chunks = _interrupt(first.child, first.go())
+            wanted = Download(Loopback(), [], into)
+            with Crew(work / "logs") as crew:
+                seed = peer.seed(crew, Loopback(), 0)
+                slow = replace(wanted, peers=[seed.address], rate=size // RESUME_SECONDS)
+                first = peer.leech(crew, slow)
+                chunks = _interrupt(first.child, first.go())
             stored = _stored(home(into / "home"))
             if stored < chunks:
                 raise BenchError(f"{stored} chunks on record after {chunks} were reported")
+            # At another port: the one that is remembered would lead past the relay.
+            crew = stack.enter_context(Crew(work / "logs"))
+            seed = peer.seed(crew, Loopback(), 0)
             line = stack.enter_context(DelayLine(seed.address, 0.0, mark=FIRST_DATA))
-            second = peer.leech(crew, Loopback(), [line.address], into)
+            second = peer.leech(crew, replace(wanted, peers=[line.address]))
             start = second.go()
             if line.event(FINISH_TIMEOUT)["event"] != "mark":
                 raise BenchError("the resumed download fetched nothing")
@@ -186,8 +193,9 @@ def memory(options: Options) -> list[Outcome]:
             crew = stack.enter_context(Crew(work / "logs"))
             peer.prepare(source, 1, work)
             seed = peer.seed(crew, Loopback(), 0)
+            wanted = Download(Loopback(), [seed.address], into, rate=LINK_RATE)
             waiting = [
-                peer.leech(crew, Loopback(), [seed.address], into / str(number), rate=LINK_RATE)
+                peer.leech(crew, replace(wanted, into=into / str(number)))
                 for number in range(LINKS)
             ]
             for leecher in waiting:
