@@ -1,7 +1,14 @@
 """What the scheduler knows of one peer: what it has, owes and may be asked for.
 
-Always true: ``owed_bytes`` is what is still to come of the chunks in ``owed``,
-and ``avoid`` is the mask of the chunks in ``refusals``.
+Always true:
+
+* ``owed_bytes`` is what is still to come of the chunks in ``owed``, and ``avoid``
+  is the mask of the chunks in ``refusals``;
+* a chunk taken back from a peer is not on offer before a round trip begun later
+  has ended: until then its old bytes may still come, and they would be taken for
+  the new ones.
+
+Of what it owes ``Debts`` keeps the books, of what it has ``Picker``.
 
 A peer is judged by what it brings. Silence makes it *stalled*; a chunk that is
 not begun in good time, or begun and brought at less than MIN_RATE, is *overdue*.
@@ -56,10 +63,11 @@ class Owed:
         return self.untouched(now) > patience
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PeerState:
-    """One peer of one download."""
+    """One peer of one download; equal to nothing but itself."""
 
+    number: int  # by which those who use the scheduler know it
     pace: Pace
     have: int = 0
     owed: dict[int, Owed] = field(default_factory=dict)
@@ -113,10 +121,25 @@ class PeerState:
             self._excuse(now, now - max(self.heard, self.pace.last_data))
         self.heard = now
 
-    def strike(self, now: float) -> None:
-        """What it owed came too slowly: it rests, longer each time."""
-        self.strikes = min(self.strikes + 1, MAX_STRIKES)
-        self.rests_until = now + self.strikes * BUSY_GRACE
+    def round_trip(self, now: float, seconds: float) -> None:
+        """One was measured: the bytes of what was taken back before it began have come."""
+        self.pace.round_trip(now, seconds)
+        for chunk in [c for c, since in self.taken_back.items() if since <= now - seconds]:
+            del self.taken_back[chunk]
+
+    def judge(self, now: float) -> list[int]:
+        """The chunks it owes that are not worth waiting for; it must prove itself anew."""
+        if any(owed.trickles(now) for owed in self.owed.values()):
+            # It rests, longer each time.
+            self.strikes = min(self.strikes + 1, MAX_STRIKES)
+            self.rests_until = now + self.strikes * BUSY_GRACE
+            self.probing = True
+            return list(self.owed)
+        overdue = [chunk for chunk, owed in self.owed.items() if owed.overdue(now)]
+        if overdue:
+            self.probing = True
+            self.refuse(overdue, now + BUSY_GRACE)
+        return overdue
 
     def delivered(self, now: float, chunk: int, size: int) -> Owed:
         """`size` bytes of a chunk that it owes have come."""

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from furymesh.core.bitfield import chunks_of
+from furymesh.core.debts import MAX_OWNERS
 from furymesh.core.geometry import Geometry
-from furymesh.core.scheduler import MAX_OWNERS, TICK, Action, Request, Scheduler
+from furymesh.core.scheduler import TICK, Action, Request, Scheduler
 
 KIB = 1024
 COUNT = 12

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from furymesh.core.ids import FileId
-from furymesh.core.uploads import MAX_QUEUED, MAX_SLOTS, SUGGESTIONS, Job, Uploads
+from furymesh.core.slots import MAX_SLOTS
+from furymesh.core.uploads import MAX_QUEUED, SUGGESTIONS, Job, Uploads
 
 COUNT = 300  # more than MAX_QUEUED, so that the limit is met
 EVERYTHING = 2**COUNT - 1

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from furymesh.core.ids import FileId
-from furymesh.core.uploads import MAX_QUEUED, MAX_SLOTS, WEALTH_STEP, Job, Turned, Uploads
+from furymesh.core.slots import MAX_SLOTS
+from furymesh.core.uploads import MAX_QUEUED, WEALTH_STEP, Job, Turned, Uploads
 
 SHARE = FileId(bytes(32))
 OTHER = FileId(bytes([1]) * 32)
