@@ -33,10 +33,10 @@ from furymesh.node.verify import Verified as Verified
 from furymesh.node.verify import verify as verify
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.files import make_private_directory
+from furymesh.storage.order import Order
 from furymesh.storage.sharing import create_share
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Event, Note, Result
-from furymesh.swarm.workspace import Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,13 @@ from furymesh.net.throttle import Budget
 from furymesh.node.config import Config
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
+from furymesh.storage.order import Order, Settings
 from furymesh.storage.scan import Facts
 from furymesh.storage.sharing import open_share
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Result
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
-from furymesh.swarm.workspace import Order, Settings
 from furymesh.wire.messages import Reason
 
 FAREWELL_SECONDS = 0.5  # for goodbyes to get out when the process ends

@@ -19,9 +19,9 @@ from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.runtime import Runtime, limit, open_runtime
 from furymesh.storage.files import make_private_directory
 from furymesh.storage.lock import FileLock
+from furymesh.storage.order import Order
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Note
-from furymesh.swarm.workspace import Order
 
 RETRY_SECONDS = 30.0  # before an order that found no peer looks again
 PATIENCE = 3600.0  # an order waits this long for a peer before it starts over

@@ -20,8 +20,8 @@ from furymesh.storage.catalog import Catalog
 from furymesh.storage.check import Check
 from furymesh.storage.finished import FinishedReader
 from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.order import Order
 from furymesh.swarm.download import Terms
-from furymesh.swarm.workspace import Order
 
 ChunkProgress = Callable[[int, int], None]
 

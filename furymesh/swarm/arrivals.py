@@ -29,7 +29,7 @@ from furymesh.core.manifest import Manifest
 from furymesh.net.buffers import SlabPool, Slabs
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
-from furymesh.swarm.share import Member
+from furymesh.swarm.member import Member
 from furymesh.wire import messages as m
 
 STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory

@@ -37,6 +37,7 @@ class Dialler:
         self._share = share
         self._swarm = share.swarm
         self._book = share.swarm.book
+        self._admission = share.swarm.admission
         self._clock = clock
         self._dialling = 0
         self._dialled: set[SecureLink] = set()
@@ -50,14 +51,14 @@ class Dialler:
                 while (
                     self._dialling < DIALS_AT_ONCE
                     and len(self._dialled) < DEGREE
-                    and self._swarm.may_dial()
+                    and self._admission.may_dial()
                 ):
                     candidate = self._book.due(self._share.file_id, now)
                     if candidate is None:
                         break
                     candidate.busy = True
                     self._dialling += 1
-                    self._swarm.dialling += 1
+                    self._admission.dialling += 1
                     links.start_soon(self._dial, candidate)
                 await trio.sleep(LOOK_SECONDS if self._share.members else TICK)
         finally:
@@ -95,13 +96,13 @@ class Dialler:
             return
         finally:
             self._dialling -= 1
-            self._swarm.dialling -= 1
+            self._admission.dialling -= 1
         process = (link.node_id, link.instance)
         if process == (endpoint.identity.node_id, endpoint.instance):
             link.close()
             book.drop(file_id, candidate)
             return
-        if not self._swarm.make_room(link):
+        if not self._admission.make_room(link):
             link.close()
             book.failed(file_id, candidate, self._swarm.now(), "every connection is in use")
             return

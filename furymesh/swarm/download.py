@@ -3,7 +3,7 @@
 The stages are methods, in order: `_take_stock` (manifest, part, what is
 already there), `_transfer` (until every chunk is on disk and a last reading of
 the disk agrees), `_publish`. Meanwhile `dialling` finds peers, `fetching`
-brings chunks, and small tasks here sync and report.
+brings chunks, `saving` sees that a crash costs little, and a task here reports.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from dataclasses import dataclass
 import trio
 
 from furymesh.core.bitfield import chunks_of
-from furymesh.core.errors import DiskFullError, VerificationError
+from furymesh.core.errors import VerificationError
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
-from furymesh.core.scheduler import TICK
 from furymesh.discovery.book import Source
 from furymesh.net.tasks import open_tasks
 from furymesh.storage.check import Check, sha256_of_file
 from furymesh.storage.content import Content
+from furymesh.storage.order import Order, Settings
+from furymesh.storage.workspace import Workspace
 from furymesh.swarm.dialling import Dialler
 from furymesh.swarm.events import Checking, Event, Note, Progress, Result, Started
 from furymesh.swarm.fetching import Fetching
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher, fetch_manifest
 from furymesh.swarm.progress import IdleClock, Tally
+from furymesh.swarm.saving import Saving
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
-from furymesh.swarm.workspace import Order, Settings, Workspace
 
-SYNC_SECONDS = 1.0
-SYNC_BYTES = 64 * 1024 * 1024
 REPORT_SECONDS = 1.0
 CHECK_REPORT_SECONDS = 0.25
 DEFAULT_TIMEOUT = 60.0
@@ -68,6 +67,7 @@ class Download:
         self._terms = terms
         self._tell = on_event
         self._workspace = Workspace(order, settings)
+        self._saving = Saving(self._workspace, self._worth_keeping)
         self._clock = IdleClock(swarm.now)
         self._tally = Tally()
         self._dialler = Dialler(self.share, self._clock)
@@ -137,13 +137,13 @@ class Download:
             nursery.start_soon(self._dialler.run, links)
             nursery.start_soon(self._dialler.give_up_when_idle, self._terms.timeout, self._tell)
             nursery.start_soon(fetcher.keep_asking)
-            nursery.start_soon(self._keep_pages, metadata)
+            nursery.start_soon(self._saving.keep_pages, metadata)
             fetching = await self._take_stock(metadata)
             nursery.start_soon(fetching.run)
-            nursery.start_soon(self._syncing, fetching)
+            nursery.start_soon(self._saving.keep_syncing, fetching)
             nursery.start_soon(self._reporting, fetching)
             await self._transfer(fetching)
-            await self._store_pages(metadata)
+            await self._saving.store_pages(metadata)
             nursery.cancel_scope.cancel()
         return await self._publish()
 
@@ -272,50 +272,6 @@ class Download:
         share.announce()
 
     # --- tasks ----------------------------------------------------------------------
-
-    async def _keep_pages(self, metadata: ManifestFetch) -> None:
-        while metadata.missing or metadata.fresh_pages:
-            await self._store_pages(metadata)
-            await trio.sleep(TICK)
-
-    async def _store_pages(self, metadata: ManifestFetch) -> None:
-        """Keep the pages of the manifest that have arrived, once it is kept itself."""
-        fresh = metadata.fresh_pages
-        while fresh and self._workspace.manifest_kept:
-            await trio.to_thread.run_sync(self._workspace.remember_page, fresh.pop())
-
-    async def _syncing(self, fetching: Fetching) -> None:
-        """Epochs and snapshots, so that a crash costs at most seconds of hashing."""
-        last_epoch = last_save = self._swarm.now()
-        while True:
-            await trio.sleep(TICK)
-            now, size = self._swarm.now(), fetching.unsynced
-            if self._workspace.resume is None or not size or fetching.paused:
-                continue
-            if now - last_epoch < SYNC_SECONDS and size < SYNC_BYTES:
-                continue
-            fetching.unsynced = 0
-            save = now - last_save >= self._settings.save_interval
-            try:
-                await trio.to_thread.run_sync(self._save if save else self._mark_epoch)
-            except DiskFullError as error:
-                fetching.unsynced += size
-                fetching.pause(error)
-                continue
-            last_epoch = self._swarm.now()
-            if save:
-                last_save = last_epoch
-
-    def _mark_epoch(self) -> None:
-        resume = self._workspace.resume
-        assert resume is not None
-        resume.mark_epoch(self._workspace.part.sync)
-
-    def _save(self) -> None:
-        resume = self._workspace.resume
-        assert resume is not None
-        resume.compact(self._workspace.part.sync)
-        self._workspace.note_peers(self._worth_keeping())
 
     async def _reporting(self, fetching: Fetching) -> None:
         while True:

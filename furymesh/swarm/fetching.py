@@ -25,9 +25,10 @@ from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
 from furymesh.swarm.events import Event, Note
+from furymesh.swarm.member import Cancelled, Member
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher
 from furymesh.swarm.progress import IdleClock, Tally
-from furymesh.swarm.share import Cancelled, Member, Share
+from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
 # News of chunks that found no company on its way to a member leaves alone, about
@@ -337,7 +338,7 @@ class Fetching(ManifestFetcher):
     def _blame(self, member: Member) -> None:
         """A member sent a bad chunk; more of them may have been on their way."""
         node_id = member.link.node_id
-        if node_id not in self._swarm.banned:
+        if node_id not in self._swarm.admission.banned:
             self._swarm.quarantine(member.link)
             name = node_id_text(node_id)[:12]
             self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))

@@ -25,8 +25,9 @@ from furymesh.net.secure_link import SecureLink
 from furymesh.net.tasks import open_tasks
 from furymesh.swarm.dialling import Dialler
 from furymesh.swarm.events import Event
+from furymesh.swarm.member import Member
 from furymesh.swarm.progress import IdleClock
-from furymesh.swarm.share import Member, Share
+from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
 ASK_AGAIN = 3.0  # seconds without an answer before another member is asked

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.swarm.events import PeerContribution
-from furymesh.swarm.share import Member
+from furymesh.swarm.member import Member
 
 USEFUL_RATE = 1024  # bytes per second over all peers: slower than this is not moving
 USEFUL_BYTES = 1024  # fewer in one go prove nothing

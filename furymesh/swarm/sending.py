@@ -24,7 +24,8 @@ from furymesh.core.ids import FileId
 from furymesh.core.uploads import Job, Uploads
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm.share import ChunkSource, Share
+from furymesh.swarm.member import ChunkSource
+from furymesh.swarm.share import Share
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 

@@ -2,11 +2,9 @@
 
 Always true:
 
-* at most one link per remote process: of two, the one dialled by the smaller
-  (node id, instance) stays, so both ends keep the same one;
+* at most one link per remote process, and none that was not admitted;
 * a share is live on a link exactly while the link is in ``share.members``, but
-  for links that have said goodbye;
-* one node, or one machine, cannot take the places of all others.
+  for links that have said goodbye.
 """
 
 from __future__ import annotations
@@ -21,59 +19,26 @@ from furymesh.core.errors import (
     FuryMeshError,
     IllegalStateError,
     InternalError,
-    LinkClosedError,
     ProtocolError,
 )
-from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
+from furymesh.core.ids import DiscoveryTag, FileId, discovery_tag
 from furymesh.core.uploads import Uploads
 from furymesh.discovery.book import PeerBook
-from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.connect import Endpoint
-from furymesh.net.handler import LinkHandler, Piece
+from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange
+from furymesh.swarm.admission import MAX_LINKS, Admission, Process, turn_away
+from furymesh.swarm.member import Member
 from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending
-from furymesh.swarm.share import Member, Share
+from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
-MAX_LINKS = 200  # more would only share the same uplink
-MAX_PER_NODE = 4  # processes of one node at a time
-MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
-MAX_BANNED_HERE = 2  # nodes banned at one address before the address is
 UNUSED_SECONDS = 15.0  # a link on which no share is live takes a place for nothing
 WATCH_SECONDS = 1.0  # between two looks at a link
-PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
 PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
-
-
-class _Deaf:
-    """The handler of a refused link: nothing on it means anything."""
-
-    def message(self, link: SecureLink, message: m.Message) -> None:
-        """Ignored."""
-
-    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
-        raise ProtocolError("chunk bytes that nobody asked for")
-
-    async def room(self, link: SecureLink, data: m.Data) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def filled(self, link: SecureLink, data: m.Data) -> None:
-        """Never asked."""
-
-    def departing(self, link: SecureLink) -> None:
-        """Nothing to add."""
-
-    def piece(self, link: SecureLink, room: int) -> Piece | None:
-        return None
-
-    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
-        """Never asked."""
-
-
-_DEAF: LinkHandler = _Deaf()
 
 
 class Swarm:
@@ -84,19 +49,15 @@ class Swarm:
         self.rng = rng
         self.uploads = Uploads(rng)
         self.shares: dict[FileId, Share] = {}
-        self.links: dict[tuple[NodeId, bytes], SecureLink] = {}
+        self.links: dict[Process, SecureLink] = {}
+        self.admission = Admission(endpoint, self.links, self.shares, max_links)
         self.book = PeerBook(rng)
         self.news = News()
-        self.banned: set[NodeId] = set()  # sent a chunk with a wrong digest
-        self.max_links = max_links
-        self.dialling = 0  # links that may be added soon
         self._tags: dict[DiscoveryTag, FileId] = {}
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
         self._refused: dict[SecureLink, list[m.Join]] = {}
         self._sending = Sending(self.uploads, self.shares)
-        self._banned_at: dict[str, set[NodeId]] = {}
-        self._probed: set[tuple[NodeId, bytes]] = set()
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
 
     @property
@@ -158,13 +119,11 @@ class Swarm:
     async def run_link(self, link: SecureLink) -> None:
         """Serve a new link until it ends; at once if it is one too many."""
         try:
-            refusal = await self._refusal(link)
+            refusal = await self.admission.refusal(link)
             if refusal is None:
                 await self._run_link(link)
-                return
-            link.goodbye(refusal)
-            with trio.move_on_after(1):
-                await link.run(_DEAF)
+            else:
+                await turn_away(link, refusal)
         finally:
             link.close()
 
@@ -204,100 +163,11 @@ class Swarm:
             elif self.now() - used_at > UNUSED_SECONDS:
                 link.goodbye(m.Reason.IDLE, "no share in common")
 
-    async def _refusal(self, link: SecureLink) -> m.Reason | None:
-        """Why a new link must go; None if it may stay, and takes the place of an older one."""
-        me = (self.endpoint.identity.node_id, self.endpoint.instance)
-        them = (link.node_id, link.instance)
-        if me == them:
-            return m.Reason.DUPLICATE
-        if self._is_banned(link):
-            return m.Reason.FORBIDDEN
-        other = self.links.get(them)
-        if other is None:
-            return None if self._room_for(link) else m.Reason.BUSY
-        if link.initiator == other.initiator:
-            # They dial again, or we do: the old link may be dead and not know it.
-            if them in self._probed or await self._lives(other, them):
-                return m.Reason.DUPLICATE
-            if self.links.get(them) not in (other, None):
-                return m.Reason.DUPLICATE
-            if self._is_banned(link):
-                return m.Reason.FORBIDDEN
-            other.close(LinkClosedError("the peer was silent and has linked anew"))
-        elif link.initiator != (me < them):
-            return m.Reason.DUPLICATE
-        else:
-            other.goodbye(m.Reason.DUPLICATE)
-        return None
-
-    async def _lives(self, link: SecureLink, key: tuple[NodeId, bytes]) -> bool:
-        """Whether anything comes on a link within PROBE_SECONDS of asking for it."""
-        asked_at = self.now()
-        self._probed.add(key)
-        try:
-            link.send(m.Ping(0))
-            while self.links.get(key) is link and self.now() < asked_at + PROBE_SECONDS:
-                await trio.sleep(PROBE_SECONDS / 40)
-                if link.heard_at > asked_at:
-                    return not link.leaving
-            return False
-        finally:
-            self._probed.discard(key)
-
-    def _room_for(self, link: SecureLink) -> bool:
-        """Whether one more link fits; what we dial ourselves always does, up to a node's few."""
-        if sum(node_id == link.node_id for node_id, _ in self.links) >= MAX_PER_NODE:
-            return False
-        if link.initiator:
-            return True
-        if len(self.links) >= self.max_links:
-            return False
-        if is_loopback(link.remote[0]):
-            return True
-        accepted = [other for other in self.links.values() if not other.initiator]
-        machine = same_machine(link.remote[0])
-        near = sum(same_machine(other.remote[0]) == machine for other in accepted)
-        return near < MAX_PER_MACHINE
-
-    def may_dial(self) -> bool:
-        """Whether there is a place for one more dialled link, or a link that can give way."""
-        taken = sum(not self._can_go(link) for link in self.links.values())
-        return taken + self.dialling < self.max_links
-
-    def make_room(self, link: SecureLink) -> bool:
-        """Find a place for a link that was dialled; whoever came last may have to go.
-
-        False if there is none, unless it takes the place of a link to the same process.
-        """
-        staying = [other for other in self.links.values() if not other.leaving]
-        if len(staying) < self.max_links or (link.node_id, link.instance) in self.links:
-            return True
-        spare = next(filter(self._can_go, reversed(staying)), None)
-        if spare is not None:
-            spare.goodbye(m.Reason.BUSY)
-        return spare is not None
-
-    def _can_go(self, link: SecureLink) -> bool:
-        """Whether a link is one that was accepted and that no download here has a use for."""
-        return not link.initiator and not any(
-            share.fetcher is not None and link in share.members for share in self.shares.values()
-        )
-
-    def _is_banned(self, link: SecureLink) -> bool:
-        nodes = self._banned_at.get(same_machine(link.remote[0]), ())
-        return link.node_id in self.banned or len(nodes) >= MAX_BANNED_HERE
-
     def quarantine(self, link: SecureLink) -> None:
-        """A peer sent a bad chunk: end its links and make no more.
-
-        Its address too, if it is the second such node there: identities cost
-        nothing. Loopback is spared, because it says nothing of who is behind it.
-        """
-        self.banned.add(link.node_id)
-        if not is_loopback(link.remote[0]):
-            self._banned_at.setdefault(same_machine(link.remote[0]), set()).add(link.node_id)
+        """A peer sent a bad chunk: end its links and make no more."""
+        self.admission.ban(link)
         for other in list(self.links.values()):
-            if self._is_banned(other):
+            if self.admission.is_banned(other):
                 other.goodbye(m.Reason.BAD_DATA)
                 self._sending.leave_all(other)
                 for share in self.shares.values():

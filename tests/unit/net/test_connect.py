@@ -16,6 +16,7 @@ from furymesh.net.addresses import packed_ip, unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.secure_link import SecureLink
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -52,8 +53,7 @@ async def test_both_ends_know_each_other(identities: list[Identity]) -> None:
     one, two = (Endpoint(identity, listen_port=7000) for identity in identities)
     async with serving(one) as (address, links):
         link = await two.dial(address)
-        while not links:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: links)
         assert link.node_id == identities[0].node_id
         assert links[0].node_id == identities[1].node_id
         assert (link.instance, links[0].instance) == (one.instance, two.instance)

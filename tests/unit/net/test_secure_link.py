@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 
 from furymesh.core.errors import (
     FuryMeshError,
@@ -26,9 +28,11 @@ from furymesh.net.identity import load_or_create
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import codec
 from furymesh.wire import messages as m
+from tests.waiting import until
 
 FILE_ID = FileId(bytes(32))
 CHUNK = 3 * codec.MAX_PIECE + 17
+LIMIT = 100.0  # seconds of the links' time, over which a test may jump
 
 
 @dataclass
@@ -117,7 +121,7 @@ async def linked(place: Path) -> AsyncIterator[tuple[End, End, trio.Nursery]]:
     async def establish(endpoint: Endpoint, sock: socket.socket, initiator: bool) -> None:
         ends.append(await endpoint.establish(sock, remote, initiator=initiator))
 
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(establish, one, dialled, True)
             nursery.start_soon(establish, two, accepted, False)
@@ -138,9 +142,17 @@ def start(nursery: trio.Nursery, *ends: End) -> None:
         nursery.start_soon(end.link.run, end.handler)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await trio.sleep(0.002)
+@pytest.fixture
+def clock() -> trio.testing.MockClock:
+    """Time that runs as ever and can be jumped over."""
+    return trio.testing.MockClock(rate=1.0)
+
+
+async def pass_by(clock: trio.testing.MockClock, seconds: float) -> None:
+    """Let these seconds pass at once, with all the looks at a link that fall into them."""
+    for _ in range(math.ceil(seconds / secure_link.PING_SECONDS)):
+        clock.jump(secure_link.PING_SECONDS)
+        await trio.testing.wait_all_tasks_blocked()
 
 
 def pieces(data: bytes, number: int, *, now: bool = True) -> list[Part]:
@@ -272,12 +284,13 @@ async def test_peer_that_does_not_read_is_cut_off(
         assert isinstance(one.link.closed_because, PeerError)
 
 
-async def test_silence_ends_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secure_link, "PING_SECONDS", 0.05)
-    monkeypatch.setattr(secure_link, "IDLE_SECONDS", 0.1)
+async def test_silence_ends_the_link(tmp_path: Path, clock: trio.testing.MockClock) -> None:
     async with linked(tmp_path) as (one, _, nursery):
         start(nursery, one)  # the other end is there and never runs
-        await until(lambda: one.link.closed_because)
+        await trio.testing.wait_all_tasks_blocked()
+        await pass_by(clock, secure_link.IDLE_SECONDS - secure_link.PING_SECONDS)
+        assert one.link.closed_because is None
+        await pass_by(clock, 3 * secure_link.PING_SECONDS)
         assert "said nothing" in str(one.link.closed_because)
 
 
@@ -318,13 +331,13 @@ async def stuff(one: End, two: End, nursery: trio.Nursery) -> None:
 
 
 async def test_peer_that_takes_no_bytes_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(secure_link, "PING_SECONDS", 0.02)
-    monkeypatch.setattr(secure_link, "REFUSED_SECONDS", 0.1)
     async with linked(tmp_path) as (one, two, nursery):
         await stuff(one, two, nursery)
-        await until(lambda: one.link.closed_because)
+        await pass_by(clock, secure_link.REFUSED_SECONDS - secure_link.PING_SECONDS)
+        assert one.link.closed_because is None
+        await pass_by(clock, 3 * secure_link.PING_SECONDS)
         assert "does not read" in str(one.link.closed_because)
 
 
@@ -338,13 +351,12 @@ async def test_goodbye_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_time_in_which_this_end_does_not_read_is_not_the_peers_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(secure_link, "PING_SECONDS", 0.01)
-    monkeypatch.setattr(secure_link, "IDLE_SECONDS", 0.03)
+    monkeypatch.setattr(secure_link, "REFUSED_SECONDS", math.inf)  # or the peer would leave
     async with linked(tmp_path) as (one, two, nursery):
         await stuff(one, two, nursery)
-        await trio.sleep(0.1)
+        await pass_by(clock, secure_link.IDLE_SECONDS + 3 * secure_link.PING_SECONDS)
         assert two.link.closed_because is None
 
 

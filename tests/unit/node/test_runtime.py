@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from furymesh.net.throttle import SHARED_CREDIT_SECONDS, Budget
 from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.runtime import Runtime, download_settings, open_runtime
+from furymesh.storage.order import Order
 from furymesh.swarm.download import Download, Terms
-from furymesh.swarm.workspace import Order
 from furymesh.wire.messages import Reason
+from tests.waiting import until
 
 HERE = Address("127.0.0.1", 0)
 FIRST_READ = 1 << 20  # bytes that one receive takes in
@@ -56,15 +56,13 @@ async def test_ending_says_goodbye_to_every_peer(config: Config, tmp_path: Path)
     other = Config.at(tmp_path / "other")
     face.identity(config)
     face.identity(other)
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         async with open_runtime(other, listen_on=None) as two:
             async with open_runtime(config, listen_on=HERE) as one:
                 link = await two.endpoint.dial(Address.parse(one.addresses[0]))
                 two.links.start_soon(two.swarm.run_link, link)
-                while not one.swarm.links:
-                    await trio.sleep(0.005)
-            while two.swarm.links:
-                await trio.sleep(0.005)
+                await until(lambda: one.swarm.links)
+            await until(lambda: not two.swarm.links)
             assert "shutting down" in str(link.closed_because)
 
 
@@ -142,12 +140,6 @@ async def dialled(one: Runtime, other: Runtime) -> SecureLink:
     return link
 
 
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(5):
-        while not condition():
-            await trio.sleep(0.005)
-
-
 async def wants(runtime: Runtime, shared: face.Shared, *sources: Runtime) -> Download:
     """A download that dials these nodes; it is run by the caller."""
     for source in sources:
@@ -194,7 +186,7 @@ async def test_no_more_links_than_configured_are_dialled(tmp_path: Path) -> None
         async def count() -> None:
             nonlocal most
             while True:
-                most = max(most, len(one.swarm.links) + one.swarm.dialling)
+                most = max(most, len(one.swarm.links) + one.swarm.admission.dialling)
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:

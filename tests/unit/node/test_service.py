@@ -16,6 +16,7 @@ from furymesh.node.config import Config
 from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.service import Node
 from furymesh.swarm.events import Event, Note
+from tests.waiting import until
 
 CHUNK = 16 * 1024
 ANY_PORT = Address("127.0.0.1", 0)
@@ -45,8 +46,7 @@ async def running(config: Config, **options: Any) -> AsyncIterator[tuple[Node, l
 
 
 async def told(events: list[Event], text: str) -> None:
-    while not any(isinstance(event, Note) and text in event.text for event in events):
-        await trio.sleep(0.01)
+    await until(lambda: any(isinstance(event, Note) and text in event.text for event in events))
 
 
 @pytest.fixture

@@ -26,11 +26,12 @@ from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.runtime import open_runtime
 from furymesh.storage.catalog import Catalog
+from furymesh.storage.order import Order
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Note
 from furymesh.swarm.share import Share
-from furymesh.swarm.workspace import Order
 from tests.unit.node.test_service import config_at, running, told
+from tests.waiting import until
 
 DATA = Random(10).randbytes(100_000)
 ANY_PORT = Address("127.0.0.1", 0)
@@ -54,9 +55,8 @@ async def test_same_order_twice_at_once_is_one_download(tmp_path: Path) -> None:
             for _ in range(5):
                 nursery.start_soon(node.accept, value)
         await node.accept(value)
-        while not node.status()["downloads"]:
-            await trio.sleep(0.01)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await until(lambda: node.status()["downloads"])
+        await trio.testing.wait_all_tasks_blocked(0.05)  # a second one would have begun by then
         assert len(node.status()["downloads"]) == 1
         assert notes(events) == []
 
@@ -76,7 +76,7 @@ async def test_waiting_for_the_next_try_is_not_done_with(
         await node.accept(value)
         await told(events, "nobody there")
         await node.accept(value)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.05)  # a second try would have begun by then
         assert len(tries) == 1
 
 

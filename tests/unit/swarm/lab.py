@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,11 @@ from furymesh.discovery.book import Source
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import load_or_create
 from furymesh.net.secure_link import SecureLink
+from furymesh.storage.order import Order, Settings
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
-from furymesh.swarm.workspace import Order, Settings
 
 CHUNK = 16 * 1024
 PATIENCE = 10.0  # seconds; nothing here takes one
@@ -135,9 +135,3 @@ async def _start(nursery: trio.Nursery, home: Path) -> Peer:
 
     nursery.start_soon(serve)
     return Peer(home, swarm, nursery)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the swarm work until something is so."""
-    while not condition():
-        await trio.sleep(0.005)

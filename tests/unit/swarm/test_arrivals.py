@@ -11,9 +11,10 @@ from furymesh.core.layout import Layout
 from furymesh.net.buffers import Slabs
 from furymesh.storage.part import PartStore
 from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
-from furymesh.swarm.share import Member
+from furymesh.swarm.member import Member
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
+from tests.waiting import until
 
 DATA = blob(6)
 MANIFEST = manifest_of(DATA)
@@ -42,12 +43,10 @@ class Place:
         self.arrivals = Arrivals(MANIFEST, self.part, records, Slabs(), self.outcomes.extend)
 
     async def settle(self, count: int) -> list[Outcome]:
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.arrivals.run)
-                while len(self.outcomes) < count:
-                    await trio.sleep(0.001)
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.arrivals.run)
+            await until(lambda: len(self.outcomes) >= count)
+            nursery.cancel_scope.cancel()
         return self.outcomes
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from furymesh.core.errors import AlreadyRunningError, DiskFullError, Unavailable
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
+from furymesh.storage.resume import ResumeData
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Note, Progress, Started, Waiting
 from furymesh.wire import messages as m
-from tests.unit.swarm.lab import CHUNK, blob, lab, manifest_of, until
+from tests.unit.swarm.lab import CHUNK, blob, lab, manifest_of
+from tests.waiting import until
 
 
 async def test_file_arrives_whole(tmp_path: Path) -> None:
@@ -47,11 +50,11 @@ async def test_poisoner_is_quarantined_and_the_file_exact(tmp_path: Path) -> Non
         download = user.download(data, bad)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(download.run, user.links)
-            await until(lambda: user.swarm.banned)
+            await until(lambda: user.swarm.admission.banned)
             good.serve(data)
             user.swarm.book.add(manifest_of(data).file_id, good.address, Source.USER)
         assert (user.home / "out.bin").read_bytes() == data
-        assert user.swarm.banned == {bad.swarm.endpoint.identity.node_id}
+        assert user.swarm.admission.banned == {bad.swarm.endpoint.identity.node_id}
         (note,) = [event for event in user.events if isinstance(event, Note)]
         assert "sent a bad chunk" in note.text
 
@@ -216,7 +219,7 @@ async def test_chunk_that_could_not_be_read_during_the_rename_is_served_again(
 async def test_full_disk_under_the_journal_only_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("furymesh.swarm.download.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("furymesh.swarm.saving.SYNC_SECONDS", 0.0)
     monkeypatch.setattr("furymesh.swarm.fetching.DISK_POLL_SECONDS", 0.05)
     data = blob(30)
     async with lab(tmp_path, "seed", "user") as (seed, user):
@@ -224,12 +227,12 @@ async def test_full_disk_under_the_journal_only_pauses(
         download = user.download(data, seed)
         epochs = []
 
-        def mark_epoch() -> None:
+        def mark_epoch(resume: ResumeData, sync: Callable[[], None]) -> None:
             epochs.append(1)
             if len(epochs) == 1:
                 raise DiskFullError("no room for the journal")
 
-        monkeypatch.setattr(download, "_mark_epoch", mark_epoch)
+        monkeypatch.setattr(ResumeData, "mark_epoch", mark_epoch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(download.run, user.links)
             await until(lambda: len(epochs) == 2)

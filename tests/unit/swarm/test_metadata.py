@@ -9,8 +9,8 @@ from furymesh.core.geometry import PAGE_DIGESTS, Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
+from furymesh.swarm.member import Member
 from furymesh.swarm.metadata import ASK_AGAIN, PAGES_PER_MEMBER, ManifestFetch
-from furymesh.swarm.share import Member
 from furymesh.wire import messages as m
 
 PAGES = 20

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from furymesh.core.ids import NodeId
+from furymesh.swarm.member import Member
 from furymesh.swarm.progress import USEFUL_RATE, IdleClock, Tally
-from furymesh.swarm.share import Member
 
 
 class Time:

@@ -11,7 +11,7 @@ from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.core.uploads import Uploads
-from furymesh.swarm import share as share_module
+from furymesh.swarm.member import MAX_CHUNKS
 from furymesh.swarm.news import News
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -157,8 +157,8 @@ def test_early_announcements_count_in_their_order(
     "message",
     [
         m.Have(1, (2**31 - 1,)),
-        m.Lost(1, (share_module.MAX_CHUNKS,)),
-        m.Bitmap(1, share_module.MAX_CHUNKS, b"\1", False),
+        m.Lost(1, (MAX_CHUNKS,)),
+        m.Bitmap(1, MAX_CHUNKS, b"\1", False),
     ],
 )
 def test_early_announcements_take_bounded_memory(share: Share, message: m.ShareMessage) -> None:

@@ -17,12 +17,14 @@ from furymesh.core.errors import (
 from furymesh.core.link import Address
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
+from furymesh.swarm import admission as admission_module
 from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire import messages as m
-from tests.unit.swarm.lab import CHUNK, Memory, Peer, blob, lab, manifest_of, until
+from tests.unit.swarm.lab import CHUNK, Memory, Peer, blob, lab, manifest_of
+from tests.waiting import until
 
 
 def only_link(swarm: Swarm) -> SecureLink:
@@ -75,7 +77,7 @@ async def test_who_cannot_prove_the_id_is_not_told_when_the_share_comes(tmp_path
         link.send(m.Join(join.share, join.tag, bytes(32)))
         await until(lambda: not link.session.joined(manifest_of(data).file_id))
         share = one.serve(data)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.02)  # it would have been told by then
         assert not share.members
         assert not only_link(one.swarm).session.joined(share.file_id)
 
@@ -115,11 +117,12 @@ async def test_leaving_in_the_middle_of_a_chunk_harms_nobody(tmp_path: Path) -> 
 
 async def test_two_dials_leave_one_link(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two") as (one, two):
-        await one.dial(two)
+        first = await one.dial(two)
         await until(lambda: one.swarm.links and two.swarm.links)
-        await two.dial(one)
-        await until(lambda: len(one.swarm.links) == len(two.swarm.links) == 1)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        again = await two.dial(one)
+        await until(lambda: first.closed_because or again.closed_because)
+        await trio.testing.wait_all_tasks_blocked(0.02)  # the other would have ended by then
+        assert len(one.swarm.links) == len(two.swarm.links) == 1
         mine, theirs = only_link(one.swarm), only_link(two.swarm)
         assert mine.initiator != theirs.initiator
         assert mine.session is not theirs.session
@@ -187,7 +190,7 @@ async def test_link_that_answers_stays_when_its_end_dials_again(tmp_path: Path) 
 async def test_dead_link_makes_way_for_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm_module, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(admission_module, "PROBE_SECONDS", 0.1)
     async with lab(tmp_path, "one", "two") as (one, two):
         silent = await two.swarm.endpoint.dial(one.address)  # nobody runs it
         await until(lambda: one.swarm.links)
@@ -196,7 +199,9 @@ async def test_dead_link_makes_way_for_a_new_one(
         await until(lambda: dead.closed_because and one.swarm.links)
         assert only_link(one.swarm) is not dead
         assert dead.farewell is None
-        await trio.sleep(0.05)
+        here = one.serve(blob(3))
+        there = await wanting(two, blob(3))
+        await until(lambda: here.members and there.members)  # the new one serves
         assert link.closed_because is None
         assert len(one.swarm.links) == 1
         silent.close()
@@ -205,20 +210,20 @@ async def test_dead_link_makes_way_for_a_new_one(
 async def test_one_node_does_not_take_all_places(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         links = []
-        for number in range(swarm_module.MAX_PER_NODE + 1):
+        for number in range(admission_module.MAX_PER_NODE + 1):
             two.swarm.endpoint.instance = bytes([number]) * 8
             links.append(await two.swarm.endpoint.dial(one.address))
             two.links.start_soon(links[-1].run, Deaf())
         await until(lambda: links[-1].closed_because)
         assert links[-1].farewell is m.Reason.BUSY
-        assert len(one.swarm.links) == swarm_module.MAX_PER_NODE
+        assert len(one.swarm.links) == admission_module.MAX_PER_NODE
         await three.dial(one)
-        await until(lambda: len(one.swarm.links) == swarm_module.MAX_PER_NODE + 1)
+        await until(lambda: len(one.swarm.links) == admission_module.MAX_PER_NODE + 1)
 
 
 async def test_full_node_still_dials(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
-        one.swarm.max_links = 1
+        one.swarm.admission.max_links = 1
         await two.dial(one)
         await until(lambda: one.swarm.links)
         turned_away = await three.dial(one)
@@ -231,8 +236,8 @@ async def test_full_node_still_dials(tmp_path: Path) -> None:
 async def test_one_machine_does_not_take_all_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm_module, "MAX_PER_MACHINE", 1)
-    monkeypatch.setattr(swarm_module, "is_loopback", lambda host: False)
+    monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
+    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         await two.dial(one)
         await until(lambda: one.swarm.links)
@@ -264,7 +269,7 @@ async def test_refused_link_has_no_say(tmp_path: Path) -> None:
     data = blob(3)
     async with lab(tmp_path, "one", "two") as (one, two):
         here = one.serve(data)
-        one.swarm.banned.add(two.swarm.endpoint.identity.node_id)
+        one.swarm.admission.banned.add(two.swarm.endpoint.identity.node_id)
         link = await two.dial(one)
         link.send(link.session.join(here.file_id))
         await until(lambda: link.closed_because)
@@ -288,11 +293,11 @@ async def test_quarantined_link_is_out_of_its_shares_at_once(tmp_path: Path) -> 
 async def test_second_bad_node_bans_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm_module, "is_loopback", lambda host: False)
+    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
     async with lab(tmp_path, "one", "two", "three", "four") as (one, *others):
         for number, peer in enumerate(others):
             link = await peer.dial(one)
-            if number < swarm_module.MAX_BANNED_HERE:
+            if number < admission_module.MAX_BANNED_HERE:
                 await until(lambda: one.swarm.links)
                 one.swarm.quarantine(only_link(one.swarm))
             await until(lambda link=link: link.closed_because)  # type: ignore[misc]
@@ -392,7 +397,7 @@ async def test_share_that_goes_while_it_is_read_harms_nobody(tmp_path: Path) -> 
         link.send(m.Request(link.session.number(there.file_id), (1,)))
         await until(lambda: not one.swarm.shares)
         await until(lambda: not there.members)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.02)  # the link would have ended by then
         assert link.closed_because is None
         assert reports == []
         assert one.swarm.uploads.active == 0

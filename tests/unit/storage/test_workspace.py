@@ -15,9 +15,11 @@ from furymesh.core.errors import (
 )
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
+from furymesh.storage.order import Order, Settings
 from furymesh.storage.part_names import part_path
+from furymesh.storage.placing import SEALED_SUFFIX
 from furymesh.storage.resume import Summary, list_all, resume_path
-from furymesh.swarm.workspace import SEALED_SUFFIX, Order, Settings, Workspace
+from furymesh.storage.workspace import Workspace
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
 
 DATA = blob(8)

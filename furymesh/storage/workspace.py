@@ -1,8 +1,7 @@
 """The local side of one download: its part, its resume data, its place at the end.
 
-Everything here blocks and is called in worker threads. What the workspace
-promises is in the storage modules' invariants; it only puts them in order:
-lock, manifest, resume data, part.
+What the workspace promises is in the invariants of the modules that it uses; it
+only puts them in order: lock, manifest, resume data, part.
 """
 
 from __future__ import annotations
@@ -11,64 +10,35 @@ import contextlib
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from furymesh.core.bitfield import chunks_of
 from furymesh.core.errors import (
     DamagedResumeDataError,
     DiskFullError,
-    EnvironmentFault,
     InvalidManifestError,
     NotFoundError,
     UsageError,
 )
 from furymesh.core.geometry import Geometry
-from furymesh.core.ids import FileId
 from furymesh.core.layout import Layout
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
-from furymesh.core.paths import safe_name, shown
+from furymesh.core.paths import shown
 from furymesh.core.sealing import Sealer
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.core.units import format_size
-from furymesh.storage.check import Check
 from furymesh.storage.content import Content
 from furymesh.storage.files import translating
-from furymesh.storage.finished import FinishedReader, facts_of
+from furymesh.storage.finished import facts_of
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.order import Order, Settings
 from furymesh.storage.part import PartStore, missing_chunks
-from furymesh.storage.part_names import is_part_of, part_path, remove_part
-from furymesh.storage.publish import find_published, publish
+from furymesh.storage.placing import final_path, place_part, take_back
+from furymesh.storage.publish import publish
 from furymesh.storage.resume import ResumeData
 from furymesh.storage.scan import Facts
-
-SEALED_SUFFIX = ".sealed"  # ciphertext kept for want of the key
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where and how downloads are kept; sizes in bytes, times in seconds."""
-
-    data_dir: Path
-    resume_dir: Path
-    download_dir: Path
-    resume_enabled: bool = True
-    save_interval: float = 30.0
-    reserve: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What was asked for."""
-
-    file_id: FileId
-    name: str | None = None
-    output: Path | None = None
-    key: bytes | None = field(default=None, repr=False)
-    overwrite: bool = False
-    detached: bool = False
 
 
 class Workspace:
@@ -147,9 +117,10 @@ class Workspace:
         sealer = self._sealer(manifest)
         self._match(geometry)
         self.layout = Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
-        self.final = self._final(hint)
-        part = self._place(self.final)
-        self._take_back(part)
+        self.final = final_path(self.order, self.settings, self._stored, hint, sealed=self.sealed)
+        part = place_part(self.final, self.order.file_id, self._stored)
+        if self.resume is not None:
+            take_back(part, self.final, self.layout, manifest, self.key, self.resume)
         existed = os.path.lexists(part)
         good, doubtful = self._trusted(part, geometry, sealer, existed)
         self._check_space(part, geometry, good | doubtful)
@@ -221,93 +192,6 @@ class Workspace:
             )
             self.resume.close()
             self.resume = None
-
-    def _final(self, hint: str) -> Path:
-        """The path asked for, or stored, or made of the best name there is."""
-        order, stored = self.order, self._stored
-        if order.output is None and stored is not None:
-            output = _own_path(stored.output)
-            if output is not None and self._worked_at(output, stored):
-                return output
-        fallback = order.file_id.hex()[:16]
-        name = safe_name(order.name or (stored.name if stored else "") or hint, fallback)
-        if self.sealed:
-            name += SEALED_SUFFIX
-        target = order.output
-        if target is None:
-            return Path(os.path.abspath(self.settings.download_dir / name))
-        with translating(target, "look at"):
-            if target.is_dir():
-                target = target / name
-        return Path(os.path.abspath(target))
-
-    def _worked_at(self, output: Path, stored: ResumeMeta) -> bool:
-        """Whether a stored output is where this download was really under way.
-
-        A directory that is gone, like that of a disk which is not mounted, is
-        for `_place` to complain of, rather than to begin again elsewhere.
-        """
-        with translating(output, "look at"):
-            if not output.parent.is_dir() or os.path.lexists(part_path(output, self.order.file_id)):
-                return True
-        inode = stored.part_inode
-        return inode is not None and find_published(output, inode) is not None
-
-    def _place(self, final: Path) -> Path:
-        """Where the part is to lie; moves it there if it lies elsewhere."""
-        parent = final.parent
-        with translating(parent, "look at"):
-            here = parent.is_dir()
-        if not here:
-            raise EnvironmentFault(
-                f"there is no directory {shown(str(parent))}: create it or choose another --output"
-            )
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise EnvironmentFault(
-                f"the directory {shown(str(parent))} cannot be written to:"
-                " choose another --output or change its permissions"
-            )
-        part = part_path(final, self.order.file_id)
-        old = _own_path(self._stored.part) if self._stored is not None else None
-        if old is None or old == part or os.path.lexists(part):
-            return part
-        # Resume data may be forged: only what is named like our part is moved.
-        if is_part_of(old, self.order.file_id) and os.path.lexists(old):
-            with translating(part, "move the part to"):
-                shutil.move(str(old), str(part))
-        return part
-
-    def _take_back(self, part: Path) -> None:
-        """Undo a rename after which an earlier run was killed before it could say so.
-
-        Inode numbers are used again, so what looks like our work is moved only
-        if every chunk of it is. What has the part's name then is no part: it is
-        the folder that was to be replaced, and was about to be removed.
-        """
-        manifest, resume, stored = self.manifest, self.resume, self._stored
-        assert manifest is not None
-        everything = manifest.header.geometry.all_chunks
-        if resume is None or stored is None or stored.part_inode is None:
-            return
-        if resume.have != everything or not manifest.complete:
-            return
-        with translating(part, "look at"):
-            replaced = os.path.lexists(part)
-            if replaced and part.lstat().st_ino == stored.part_inode:
-                return
-        published = find_published(self.final, stored.part_inode)
-        if published is None or published.is_dir() == self.layout.single:
-            return
-        reader = FinishedReader(published, manifest, self.key)
-        try:
-            ours = Check(manifest, everything, reader.read).run() == everything
-        finally:
-            reader.close()
-        if ours:
-            if replaced:
-                remove_part(part, self.order.file_id)
-            with translating(published, "take up again"):
-                published.rename(part)
 
     def _trusted(
         self, part: Path, geometry: Geometry, sealer: Sealer | None, existed: bool
@@ -399,12 +283,3 @@ def _is_address(text: str) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _own_path(text: str) -> Path | None:
-    """A path out of resume data, if it can be one that furymesh wrote there."""
-    try:
-        raw = os.fsencode(text)
-    except UnicodeEncodeError:
-        return None
-    return Path(text) if os.path.isabs(text) and b"\0" not in raw else None

@@ -1,0 +1,32 @@
+"""What is asked for of a download, and where and how downloads are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from furymesh.core.ids import FileId
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for."""
+
+    file_id: FileId
+    name: str | None = None
+    output: Path | None = None
+    key: bytes | None = field(default=None, repr=False)
+    overwrite: bool = False
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where and how downloads are kept; sizes in bytes, times in seconds."""
+
+    data_dir: Path
+    resume_dir: Path
+    download_dir: Path
+    resume_enabled: bool = True
+    save_interval: float = 30.0
+    reserve: int = 0

@@ -1,0 +1,201 @@
+"""Which links a node keeps: who is let in, who makes way, who is banned.
+
+Always true:
+
+* of two links to one process, the one dialled by the smaller (node id, instance)
+  stays, so both ends keep the same one; of two dialled from the same end the
+  older stays, if it lives;
+* one node, or one machine, cannot take the places of all others;
+* what this node dials has a place before any link that it accepted, but for those
+  that a download here fetches from;
+* a ban lasts as long as this process.
+
+Links and shares are the swarm's, and only read here: a link that must go is told
+so, and the swarm lets go of it when it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, LinkClosedError, ProtocolError
+from furymesh.core.ids import FileId, NodeId
+from furymesh.net.addresses import is_loopback, same_machine
+from furymesh.net.connect import Endpoint
+from furymesh.net.handler import LinkHandler, Piece
+from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.share import Share
+from furymesh.wire import messages as m
+
+MAX_LINKS = 200  # more would only share the same uplink
+MAX_PER_NODE = 4  # processes of one node at a time
+MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
+MAX_BANNED_HERE = 2  # nodes banned at one address before the address is
+PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
+REFUSAL_SECONDS = 1.0  # for a refused link to get the reason out
+
+Process = tuple[NodeId, bytes]  # node id and instance: whom a link leads to
+
+
+class Admission:
+    """Decides over the links of a node."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        links: Mapping[Process, SecureLink],
+        shares: Mapping[FileId, Share],
+        max_links: int,
+    ) -> None:
+        self.max_links = max_links
+        self.dialling = 0  # links that may be added soon
+        self.banned: set[NodeId] = set()  # sent a chunk with a wrong digest
+        self._endpoint = endpoint
+        self._links = links
+        self._shares = shares
+        self._banned_at: dict[str, set[NodeId]] = {}
+        self._probed: set[Process] = set()
+
+    # --- new links ------------------------------------------------------------------
+
+    async def refusal(self, link: SecureLink) -> m.Reason | None:
+        """Why a new link must go; None if it may stay, and takes the place of an older one.
+
+        Holds until the caller's next checkpoint.
+        """
+        me = (self._endpoint.identity.node_id, self._endpoint.instance)
+        them = (link.node_id, link.instance)
+        if me == them:
+            return m.Reason.DUPLICATE
+        if self.is_banned(link):
+            return m.Reason.FORBIDDEN
+        other = self._links.get(them)
+        if other is None:
+            return None if self._room_for(link) else m.Reason.BUSY
+        if link.initiator == other.initiator:
+            # They dial again, or we do: the old link may be dead and not know it.
+            if them in self._probed or await self._lives(other, them):
+                return m.Reason.DUPLICATE
+            if self._links.get(them) not in (other, None):
+                return m.Reason.DUPLICATE
+            if self.is_banned(link):
+                return m.Reason.FORBIDDEN
+            other.close(LinkClosedError("the peer was silent and has linked anew"))
+        elif link.initiator != (me < them):
+            return m.Reason.DUPLICATE
+        else:
+            other.goodbye(m.Reason.DUPLICATE)
+        return None
+
+    async def _lives(self, link: SecureLink, process: Process) -> bool:
+        """Whether anything comes on a link within PROBE_SECONDS of asking for it."""
+        asked_at = trio.current_time()
+        deadline = asked_at + PROBE_SECONDS
+        self._probed.add(process)
+        try:
+            link.send(m.Ping(0))
+            while self._links.get(process) is link and trio.current_time() < deadline:
+                await trio.sleep(PROBE_SECONDS / 40)
+                if link.heard_at > asked_at:
+                    return not link.leaving
+            return False
+        finally:
+            self._probed.discard(process)
+
+    # --- places ---------------------------------------------------------------------
+
+    def _room_for(self, link: SecureLink) -> bool:
+        """Whether one more link fits; what we dial ourselves always does, up to a node's few."""
+        if sum(node_id == link.node_id for node_id, _ in self._links) >= MAX_PER_NODE:
+            return False
+        if link.initiator:
+            return True
+        if len(self._links) >= self.max_links:
+            return False
+        if is_loopback(link.remote[0]):
+            return True
+        accepted = [other for other in self._links.values() if not other.initiator]
+        machine = same_machine(link.remote[0])
+        near = sum(same_machine(other.remote[0]) == machine for other in accepted)
+        return near < MAX_PER_MACHINE
+
+    def may_dial(self) -> bool:
+        """Whether there is a place for one more dialled link, or a link that can give way."""
+        taken = sum(not self._can_go(link) for link in self._links.values())
+        return taken + self.dialling < self.max_links
+
+    def make_room(self, link: SecureLink) -> bool:
+        """Find a place for a link that was dialled; whoever came last may have to go.
+
+        False if there is none, unless it takes the place of a link to the same process.
+        """
+        staying = [other for other in self._links.values() if not other.leaving]
+        if len(staying) < self.max_links or (link.node_id, link.instance) in self._links:
+            return True
+        spare = next(filter(self._can_go, reversed(staying)), None)
+        if spare is not None:
+            spare.goodbye(m.Reason.BUSY)
+        return spare is not None
+
+    def _can_go(self, link: SecureLink) -> bool:
+        """Whether a link is one that was accepted and that no download here has a use for."""
+        return not link.initiator and not any(
+            share.fetcher is not None and link in share.members for share in self._shares.values()
+        )
+
+    # --- bans -----------------------------------------------------------------------
+
+    def ban(self, link: SecureLink) -> None:
+        """Let in no more links of the node at the other end.
+
+        Nor of its address, if it is the second such node there: identities cost
+        nothing. Loopback is spared, because it says nothing of who is behind it.
+        """
+        self.banned.add(link.node_id)
+        if not is_loopback(link.remote[0]):
+            self._banned_at.setdefault(same_machine(link.remote[0]), set()).add(link.node_id)
+
+    def is_banned(self, link: SecureLink) -> bool:
+        """Whether the node at the other end is banned, or its address is."""
+        nodes = self._banned_at.get(same_machine(link.remote[0]), ())
+        return link.node_id in self.banned or len(nodes) >= MAX_BANNED_HERE
+
+
+# --- links that are refused ---------------------------------------------------------
+
+
+async def turn_away(link: SecureLink, reason: m.Reason) -> None:
+    """Let the other end of a refused link know why; the caller closes it."""
+    link.goodbye(reason)
+    with trio.move_on_after(REFUSAL_SECONDS):
+        await link.run(_DEAF)
+
+
+class _Deaf:
+    """The handler of a refused link: nothing on it means anything."""
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        """Ignored."""
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        raise ProtocolError("chunk bytes that nobody asked for")
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """Never asked."""
+
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        return None
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """Never asked."""
+
+
+_DEAF: LinkHandler = _Deaf()
