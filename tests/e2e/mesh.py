@@ -30,6 +30,7 @@ from furymesh.cli.main import main
 from furymesh.node import face
 from furymesh.node.config import load_config
 from furymesh.node.face import Shared
+from tests.waiting import block_until
 
 DEADLINE = 30.0  # seconds for any one step; the slowest takes a few
 CONFIG = "discovery: {lan: {enabled: false}, dht: {enabled: false}}\n"
@@ -133,12 +134,9 @@ class Process:
 
     def expect_err(self, text: str, timeout: float = DEADLINE) -> None:
         """Wait until `text` stands on stderr."""
-        deadline = time.monotonic() + timeout
-        while text not in self.err:
-            if time.monotonic() > deadline or self._ended:
-                assert text in self.err
-            with self._news:
-                self._news.wait(0.02)  # stderr is a file: there is nothing to wait on
+        # A file has no event to wait on.
+        block_until(lambda: self._ended or text in self.err, timeout)
+        assert text in self.err, f"ended without {text!r}: {self.err}"
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

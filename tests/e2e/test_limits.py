@@ -136,7 +136,7 @@ def _watch_get(process: Process, curve: Curve) -> None:
 
 def _watch_node(config: Config, link: Link, chunk: int, curve: Curve) -> None:
     while not curve.done:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)  # a sample now and then: asking costs the node time
         asked_at = time.monotonic()
         status = trio.run(face.status, config)
         assert status is not None

@@ -13,6 +13,7 @@ from furymesh.node import face
 from furymesh.node.config import load_config
 from tests.e2e.conftest import CHUNK, SIZE, Seed
 from tests.e2e.mesh import Mesh, finished, same, stop_hard, write_blob
+from tests.waiting import block_until
 
 
 def test_new_share_is_served_at_once_and_withdrawn_at_once(mesh: Mesh) -> None:
@@ -33,9 +34,7 @@ def test_who_waits_for_a_share_gets_it_when_it_appears(mesh: Mesh) -> None:
     node = mesh.node("origin")
     waiting = mesh.start_get("user", link, peers=[node.address])
     config = load_config(mesh.config_of(node.home), node.home)
-    deadline = time.monotonic() + 10
-    while (trio.run(face.status, config) or {}).get("links") != 1:
-        assert time.monotonic() < deadline
+    block_until(lambda: (trio.run(face.status, config) or {}).get("links") == 1, timeout=10)
     mesh.share("origin", source)
     assert same(Path(finished(waiting, timeout=10)["path"]), source)
 
@@ -79,9 +78,7 @@ def test_detached_download_survives_restarts(mesh: Mesh, seed: Seed) -> None:
         listed = mesh.run(home, "list-resume", "--json").events[0]
         return int(listed[0]["chunks_done"]) if listed else 0
 
-    deadline = time.monotonic() + 20
-    while progress() < 20 and time.monotonic() < deadline:
-        pass  # each look is a process of its own
+    block_until(lambda: progress() >= 20, timeout=20)
     assert node.process.stop().code == 0
     before = progress()
     assert before >= 20

@@ -84,7 +84,7 @@ class _Direction:
         while True:
             due, data = await self._queue.get()
             if (early := due - loop.time()) > 0:
-                await asyncio.sleep(early)
+                await asyncio.sleep(early)  # the delay is what the line is for
             if not data:
                 sink.shutdown(socket.SHUT_WR)
                 return
@@ -103,7 +103,7 @@ async def _carry(
         for end in (client, server):
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.sleep(delay)
+        await asyncio.sleep(delay)  # so long the first segment is on its way
         await loop.sock_connect(server, target)
         there = _Direction(delay, totals, towards_client=False)
         back = _Direction(delay, totals, towards_client=True)

@@ -5,7 +5,6 @@ The long form, at 100 Mb/s and beside iperf3, is rows 15 and 16 of the benchmark
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import pytest
 from tests.bench.conditions import SETTLED, Transfer, transfer
 from tests.bench.data import Source, make_source
 from tests.netns.lab import Lab, Shape, mbit, why_not
+from tests.waiting import block_until
 
 RATE = mbit(40)  # three of these at once leave the processors of a small machine time
 GOODPUT = RATE / 8 * 1448 / 1514  # bytes a second above TCP in full frames
@@ -69,18 +69,16 @@ def cut(source: Source) -> Condition:
             host, sink = lab.hosts
 
             def break_it() -> None:
-                while sink.received().payload < source.size / 3:
-                    time.sleep(0.05)
+                block_until(lambda: sink.received().payload >= source.size / 3, LIMIT)
                 sink.cut()
-                time.sleep(CUT)
+                time.sleep(CUT)  # the length of the cut is what is tried
                 sink.heal()
 
-            breaker = threading.Thread(target=break_it)
-            breaker.start()
-            try:
-                return transfer(source, host, sink, work, LIMIT)
-            finally:
-                breaker.join(LIMIT)
+            with ThreadPoolExecutor(1) as beside:
+                broken = beside.submit(break_it)
+                run = transfer(source, host, sink, work, LIMIT)
+                broken.result()
+                return run
 
     return run
 
