@@ -104,10 +104,7 @@ class Debts:
     # --- looking ----------------------------------------------------------------
 
     def latest(self, now: float, chunks: int) -> tuple[float, int] | None:
-        """Of the chunks in a mask, the one that its only owner will be last to have sent.
-
-        Comes with the seconds until then; chunks of several owners do not count.
-        """
+        """Seconds until the last of the chunks in a mask comes from its only owner, and which."""
         latest: tuple[float, int] | None = None
         for chunk, owners in self.owners.items():
             if len(owners) >= MAX_OWNERS or not chunks >> chunk & 1:

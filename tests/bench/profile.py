@@ -1,6 +1,6 @@
 """`python -m tests.bench.profile`: where each CPU second of a GB goes, at both ends.
 
-Samples one download on loopback (row 1) with Linux perf and sorts the samples by
+Samples one download on loopback (rows 1 and 2) with Linux perf and sorts the samples by
 what they were doing. Needs perf and the right to use it; the interpreter's start
 is not counted.
 """
@@ -108,44 +108,46 @@ def sampled(recorder: subprocess.Popen[bytes], data: Path) -> Counter[str]:
     return summary(read_samples(script.stdout.splitlines()))
 
 
-def one_download(bytes_: int, work: Path) -> tuple[Counter[str], Counter[str], float]:
-    """Samples of the seed and of the leecher, and the seconds it took."""
+def one_download(bytes_: int, seeds: int, work: Path) -> tuple[Counter[str], Counter[str], float]:
+    """Samples of the seeds and of the leecher, and the seconds it took."""
     source = make_source(work / "bench.bin", bytes_)
     peer = Furymesh()
-    peer.prepare(source, 1, work)
+    peer.prepare(source, seeds, work)
     touch_memory(work, bytes_)
     with ExitStack() as stack:
         crew = stack.enter_context(Crew(work / "logs"))
-        seed = peer.seed(crew, Loopback(), 0)
-        leecher = peer.leech(crew, Download(Loopback(), [seed.address], work / "leecher"))
-        data = [work / "seed.perf", work / "leecher.perf"]
-        pids = (seed.child.pid, leecher.child.pid)
+        serving = [peer.seed(crew, Loopback(), number) for number in range(seeds)]
+        addresses = [seed.address for seed in serving]
+        leecher = peer.leech(crew, Download(Loopback(), addresses, work / "leecher"))
+        data = [work / f"{number}.perf" for number in range(seeds + 1)]
+        pids = [*(seed.child.pid for seed in serving), leecher.child.pid]
         recorders = [record(pid, into) for pid, into in zip(pids, data, strict=True)]
         time.sleep(SETTLE)
         start = leecher.go()
         finish = leecher.finish(FINISH_TIMEOUT)
         ends = [sampled(*pair) for pair in zip(recorders, data, strict=True)]
         source.check(finish.path)
-    return ends[0], ends[1], finish.at - start
+    return sum(ends[:-1], Counter()), ends[-1], finish.at - start
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=__doc__)
     parser.add_argument("--size", type=size, default=2 * 2**30)
+    parser.add_argument("--seeds", type=int, default=1)
     chosen = parser.parse_args()
     if shutil.which("perf") is None:
         print("perf is not installed (Debian: linux-perf)", file=sys.stderr)
         return 1
     work = Path(tempfile.mkdtemp(prefix="furymesh-profile-", dir="/dev/shm"))
     try:
-        seed, leecher, seconds = one_download(chosen.size, work)
+        seed, leecher, seconds = one_download(chosen.size, chosen.seeds, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     unit = HERTZ * chosen.size / 1e9
     works = sorted(seed | leecher, key=lambda work: -(seed[work] + leecher[work]))
     rows = [(work, seed[work] / unit, leecher[work] / unit) for work in works]
     rows.append(("together", seed.total() / unit, leecher.total() / unit))
-    print(tabulate.tabulate(rows, ("CPU s/GB", "seed", "leecher"), floatfmt=".3f"))
+    print(tabulate.tabulate(rows, ("CPU s/GB", "seeds", "leecher"), floatfmt=".3f"))
     print(f"{chosen.size / seconds / 1e9:.2f} GB/s while being sampled")
     return 0
 
