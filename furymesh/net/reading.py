@@ -57,7 +57,7 @@ class LinkReader:
         self._opening = opening
         self._buffers = buffers
         self._traffic = traffic
-        self._carry = b""
+        self._carry = memoryview(b"")
         self._heard = trio.current_time()
         self._came = 0  # bytes received or waiting when `heard_at` last looked
         self._rate = 0.0  # bytes per second arriving, in the last sample
@@ -84,32 +84,31 @@ class LinkReader:
         """Read until the link ends; raises ProtocolError and LinkClosedError."""
         buffer = self._buffers.receive
         stream = self._stream
-        waiting: m.Data | None = None
         full = True
         while True:
             carried = len(self._carry)
-            if waiting is None:
-                if not full:
-                    await stream.wait_readable(self._due(carried))
-                else:
-                    await trio.lowlevel.checkpoint()
-                buffer[:carried] = self._carry
-                size = stream.receive_nowait(buffer[carried:])
-                if size is None:
-                    full = False
-                    continue
-                full = carried + size == len(buffer)
-                self._heard = trio.current_time()
-                self._traffic.received += size
+            if full:
+                await trio.lowlevel.checkpoint()
             else:
+                await stream.wait_readable(self._due(carried))
+            buffer[:carried] = self._carry
+            size = stream.receive_nowait(buffer[carried:])
+            if size is None:
+                full = False
+                continue
+            full = carried + size == len(buffer)
+            self._heard = trio.current_time()
+            self._traffic.received += size
+            used, waiting = self._consume(link, handler, buffer[: carried + size])
+            self._carry = memoryview(bytes(buffer[used : carried + size]))
+            while waiting is not None:
                 self.held = True
                 await handler.room(link, waiting)
                 self.held = False
                 self._heard = trio.current_time()
-                buffer[:carried] = self._carry
-                size = 0
-            used, waiting = self._consume(link, handler, carried + size, waiting)
-            self._carry = bytes(buffer[used : carried + size])
+                if self._begin(link, handler, waiting):
+                    used, waiting = self._consume(link, handler, self._carry)
+                    self._carry = self._carry[used:]
 
     def _due(self, carried: int) -> int:
         """How many bytes to be woken for: whole records of those that are sure to come."""
@@ -125,17 +124,14 @@ class LinkReader:
         return max(sealed_size(min(left, max(records, 1) * MAX_PLAINTEXT)) - carried, 1)
 
     def _consume(
-        self, link: SecureLink, handler: LinkHandler, end: int, data: m.Data | None
+        self, link: SecureLink, handler: LinkHandler, buffer: memoryview
     ) -> tuple[int, m.Data | None]:
-        """Open every whole record in the receive buffer.
+        """Open every whole record in a buffer.
 
         Returns how far it came and, if it stopped for want of a slab, the Data
         message whose bytes need one.
         """
-        buffer = self._buffers.receive
-        at = 0
-        if data is not None and not self._begin(link, handler, data):
-            return at, data
+        at, end = 0, len(buffer)
         while end - at >= HEADER_SIZE:
             size = ciphertext_size(buffer, at)
             start = at + HEADER_SIZE
