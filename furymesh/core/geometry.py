@@ -17,7 +17,8 @@ DIGEST_SIZE = 32
 PAGE_DIGESTS = 2048  # digests in one manifest page: 64 KiB, one message
 PAGE_SIZE = PAGE_DIGESTS * DIGEST_SIZE
 MAX_PAGES = 2000  # so that the header, 32 bytes a page, stays below 64 KiB
-MAX_STREAM_SIZE = MAX_PAGES * PAGE_DIGESTS * MAX_CHUNK_SIZE  # 62.5 TiB
+MAX_CHUNKS = MAX_PAGES * PAGE_DIGESTS  # so that a bitmap is half a mebibyte at the most
+MAX_STREAM_SIZE = MAX_CHUNKS * MAX_CHUNK_SIZE  # 62.5 TiB
 
 
 def default_chunk_size(stream_size: int) -> int:

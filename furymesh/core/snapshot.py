@@ -30,11 +30,10 @@ from blake3 import blake3
 
 from furymesh.core import bitfield
 from furymesh.core.errors import DamagedResumeDataError, UsageError
-from furymesh.core.geometry import MAX_PAGES, MAX_STREAM_SIZE, PAGE_DIGESTS
+from furymesh.core.geometry import MAX_CHUNKS, MAX_STREAM_SIZE
 from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.journal import SALT_SIZE, replay
 
-MAX_CHUNKS = MAX_PAGES * PAGE_DIGESTS
 # A manifest header in hex is at most 128 KiB; the rest is paths and peers.
 MAX_METADATA = 1024 * 1024
 MAX_SNAPSHOT = MAX_METADATA + 2 * (MAX_CHUNKS // 8) + 256

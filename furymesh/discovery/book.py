@@ -146,11 +146,6 @@ class PeerBook:
             return None
         return min(ready, key=lambda c: (c.source, c.failures, self._rng.random()))
 
-    def next_due(self, file_id: FileId) -> float | None:
-        """When the next candidate may be dialled; None if there is none."""
-        times = [c.not_before for c in self.candidates(file_id) if not c.busy]
-        return min(times, default=None)
-
     def failed(self, file_id: FileId, candidate: Candidate, now: float, error: str) -> None:
         """A dial failed or its link ended: wait before the next try, with jitter."""
         self._now = now

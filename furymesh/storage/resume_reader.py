@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from furymesh.core.errors import DamagedResumeDataError, EnvironmentFault, NotFoundError
+from furymesh.core.geometry import MAX_CHUNKS
 from furymesh.core.ids import FileId
 from furymesh.core.journal import RECORD_SIZE
 from furymesh.core.paths import shown
 from furymesh.core.snapshot import (
-    MAX_CHUNKS,
     MAX_SNAPSHOT,
     UNKNOWN_BOOT,
     Recovered,

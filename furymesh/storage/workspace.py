@@ -30,7 +30,7 @@ from furymesh.core.snapshot import ResumeMeta
 from furymesh.core.units import format_size
 from furymesh.storage.content import Content
 from furymesh.storage.files import translating
-from furymesh.storage.finished import facts_of
+from furymesh.storage.finished import facts_of, layout_on_disk
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.order import Order, Settings
@@ -57,6 +57,7 @@ class Workspace:
         self.manifest_kept = False  # on disk, so that single pages can follow
         self.executable = False
         self.sealed = False  # ciphertext is kept
+        self._sealer: Sealer | None = None
         self.known_peers: tuple[str, ...] = ()
         self.facts: tuple[Facts, ...] | None = None  # of the published files
         self._manifests = ManifestStore(settings.data_dir)
@@ -114,19 +115,19 @@ class Workspace:
         manifest = self.manifest
         assert manifest is not None
         geometry = manifest.header.geometry
-        sealer = self._sealer(manifest)
+        self.layout, self._sealer = layout_on_disk(manifest, self.key)
+        self.sealed = manifest.header.sealed and self.key is None
         self._match(geometry)
-        self.layout = Layout.of_file(geometry.size) if self.sealed else manifest.layout(sealer)
         self.final = final_path(self.order, self.settings, self._stored, hint, sealed=self.sealed)
         part = place_part(self.final, self.order.file_id, self._stored)
         if self.resume is not None:
             take_back(part, self.final, self.layout, manifest, self.key, self.resume)
         existed = os.path.lexists(part)
-        good, doubtful = self._trusted(part, geometry, sealer, existed)
+        good, doubtful = self._trusted(part, geometry, existed)
         self._check_space(part, geometry, good | doubtful)
         volatile = self.resume.volatile if self.resume is not None else None
         self.part = PartStore.open(
-            part, self.layout, geometry, sealer, create=True, unsynced=volatile
+            part, self.layout, geometry, self._sealer, create=True, unsynced=volatile
         )
         self._record(part, manifest, good, doubtful, peers)
         return good, doubtful
@@ -139,8 +140,7 @@ class Workspace:
         """
         manifest = self.manifest
         assert manifest is not None
-        sealer = None if self.sealed else self._sealer(manifest)
-        return Content(path, self.layout, manifest.header.geometry, sealer, self.facts)
+        return Content(path, self.layout, manifest.header.geometry, self._sealer, self.facts)
 
     def publish(self) -> Path:
         """Give the verified part its final name, then drop the resume data."""
@@ -170,16 +170,6 @@ class Workspace:
 
     # --- parts of it ----------------------------------------------------------------
 
-    def _sealer(self, manifest: Manifest) -> Sealer | None:
-        if not manifest.header.sealed:
-            return None
-        if self.key is None:
-            self.sealed = True
-            return None
-        sealer = Sealer(self.key)
-        sealer.require(manifest.header.seal_check)
-        return sealer
-
     def _match(self, geometry: Geometry) -> None:
         """Let go of resume data that counts other chunks than the manifest does."""
         if self.resume is None or not self.resume.meta.chunk_count:
@@ -193,9 +183,7 @@ class Workspace:
             self.resume.close()
             self.resume = None
 
-    def _trusted(
-        self, part: Path, geometry: Geometry, sealer: Sealer | None, existed: bool
-    ) -> tuple[int, int]:
+    def _trusted(self, part: Path, geometry: Geometry, existed: bool) -> tuple[int, int]:
         """What the part holds for certain, and what it may hold."""
         everything = geometry.all_chunks
         resume = self.resume
@@ -205,7 +193,7 @@ class Workspace:
                 resume.close()
                 self.resume = None
             return 0, 0
-        gone = missing_chunks(part, self.layout, geometry, sealed=sealer is not None)
+        gone = missing_chunks(part, self.layout, geometry, sealed=self._sealer is not None)
         if resume is None or resume.meta.chunks_total is None:
             return 0, everything & ~gone
         if gone & (resume.have | resume.doubtful):

@@ -73,15 +73,18 @@ class Admission:
             return m.Reason.FORBIDDEN
         other = self._links.get(them)
         if other is None:
-            return None if self._room_for(link) else m.Reason.BUSY
+            return self._full(link)
         if link.initiator == other.initiator:
             # They dial again, or we do: the old link may be dead and not know it.
             if them in self._probed or await self._lives(other, them):
                 return m.Reason.DUPLICATE
-            if self._links.get(them) not in (other, None):
-                return m.Reason.DUPLICATE
             if self.is_banned(link):
                 return m.Reason.FORBIDDEN
+            now = self._links.get(them)
+            if now is None:  # it ended by itself, and others may have come meanwhile
+                return self._full(link)
+            if now is not other:
+                return m.Reason.DUPLICATE
             other.close(LinkClosedError("the peer was silent and has linked anew"))
         elif link.initiator != (me < them):
             return m.Reason.DUPLICATE
@@ -106,20 +109,20 @@ class Admission:
 
     # --- places ---------------------------------------------------------------------
 
-    def _room_for(self, link: SecureLink) -> bool:
-        """Whether one more link fits; what we dial ourselves always does, up to a node's few."""
+    def _full(self, link: SecureLink) -> m.Reason | None:
+        """BUSY if one more link is too many; what we dial always fits, up to a node's few."""
         if sum(node_id == link.node_id for node_id, _ in self._links) >= MAX_PER_NODE:
-            return False
+            return m.Reason.BUSY
         if link.initiator:
-            return True
+            return None
         if len(self._links) >= self.max_links:
-            return False
+            return m.Reason.BUSY
         if is_loopback(link.remote[0]):
-            return True
+            return None
         accepted = [other for other in self._links.values() if not other.initiator]
         machine = same_machine(link.remote[0])
         near = sum(same_machine(other.remote[0]) == machine for other in accepted)
-        return near < MAX_PER_MACHINE
+        return m.Reason.BUSY if near >= MAX_PER_MACHINE else None
 
     def may_dial(self) -> bool:
         """Whether there is a place for one more dialled link, or a link that can give way."""

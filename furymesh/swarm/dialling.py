@@ -112,6 +112,8 @@ class Dialler:
             await self._swarm.run_link(link)
         finally:
             self._dialled.discard(link)
+        if link.traffic.payload_received and link.farewell is not m.Reason.BAD_DATA:
+            book.helped(candidate)
         if link.farewell is m.Reason.DUPLICATE:
             candidate.outcome = "connected by another link"
             while not self._over and process in self._swarm.links:

@@ -12,13 +12,9 @@ from typing import Protocol
 
 from furymesh.core.bitfield import mask_of
 from furymesh.core.errors import ProtocolError
-from furymesh.core.geometry import MAX_PAGES, PAGE_DIGESTS, Geometry
+from furymesh.core.geometry import MAX_CHUNKS, Geometry
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import messages as m
-
-# No share has more chunks; so what one member announces before the geometry is
-# known takes two bitmaps of half a mebibyte at the most.
-MAX_CHUNKS = MAX_PAGES * PAGE_DIGESTS
 
 
 @dataclass(slots=True)

@@ -51,7 +51,6 @@ def test_most_trusted_comes_first(book: PeerBook) -> None:
 def test_shares_do_not_mix(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.USER)
     assert book.due(OTHER, 0.0) is None
-    assert book.next_due(OTHER) is None
     book.forget(SHARE)
     assert book.due(SHARE, 0.0) is None
 
@@ -80,10 +79,8 @@ def test_named_addresses_are_tried_for_ever_ever_more_rarely(
         candidate.busy = True
         book.failed(SHARE, candidate, now, "refused")
         assert book.due(SHARE, now) is None
-        due = book.next_due(SHARE)
-        assert due is not None
-        waits.append(due - now)
-        now = due
+        waits.append(candidate.not_before - now)
+        now = candidate.not_before
     assert waits[0] < 1
     assert waits[3] > waits[0]
     assert max(waits) <= ceiling * 1.25
@@ -118,7 +115,6 @@ def test_busy_addresses_are_not_due(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.USER)
     only(book).busy = True
     assert book.due(SHARE, 0.0) is None
-    assert book.next_due(SHARE) is None
 
 
 def test_hearsay_makes_room_and_never_pushes_out_names(book: PeerBook) -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from furymesh.core.bitfield import mask_of, to_bytes
 from furymesh.core.errors import EnvironmentFault, ProtocolError, SourceChangedError
+from furymesh.core.geometry import MAX_CHUNKS
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.core.uploads import Uploads
-from furymesh.swarm.member import MAX_CHUNKS
 from furymesh.swarm.news import News
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
