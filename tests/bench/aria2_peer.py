@@ -106,6 +106,7 @@ class Aria2:
     """aria2c as seed and leecher; on loopback only, where its tracker is."""
 
     name: str = "aria2"
+    leechers_listen: bool = False
     _source: Path = Path()
     _torrent: Path = Path()
 

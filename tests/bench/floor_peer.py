@@ -33,6 +33,7 @@ class Floor:
     """sendfile → recv → BLAKE3 → pwrite."""
 
     name: str = "floor"
+    leechers_listen: bool = False
     _source: Path = Path()
 
     def prepare(self, source: Source, seeds: int, work: Path) -> None:

@@ -37,6 +37,7 @@ class Furymesh:
     """The product. Always encrypted; there is no other mode to measure."""
 
     name: str = "furymesh"
+    leechers_listen: bool = False
     link: str = ""
     chunk_size: int = 0
     _source: Path = Path()

@@ -36,6 +36,7 @@ class Libtorrent:
     """The peer that furymesh is measured against; optionally super-seeding."""
 
     name: str = "libtorrent"
+    leechers_listen: bool = True
     super_seeding: bool = False
     piece_size: int = CHOSEN_BY_SIZE
     hashing_threads: int = 1  # libtorrent's own default

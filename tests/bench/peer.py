@@ -130,6 +130,13 @@ class Peer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def leechers_listen(self) -> bool:
+        """Whether its leechers can be reached where their place says.
+
+        Otherwise they take any free port, and find each other through the seeds.
+        """
+
     def prepare(self, source: Source, seeds: int, work: Path) -> None:
         """Make what can be made before any clock runs (torrents, catalogs)."""
 

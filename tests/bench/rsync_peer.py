@@ -16,6 +16,7 @@ class Rsync:
     """Whole files, no delta, no compression: rsync at its fastest."""
 
     name: str = "rsync"
+    leechers_listen: bool = False
     _source: Path = Path()
     _config: Path = Path()
 

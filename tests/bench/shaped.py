@@ -75,7 +75,8 @@ def swarm(
     last host. Raises BenchError when the swarm takes longer than `limit` seconds.
     """
     places = [LabHost(host) for host in lab.hosts]
-    everyone = [f"{place.address}:{LAB_PORT}" for place in places]
+    known = places if peer.leechers_listen else places[:seeds]
+    addresses = [f"{place.address}:{LAB_PORT}" for place in known]
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         crew = stack.enter_context(Crew(work / "logs"))
@@ -84,13 +85,14 @@ def swarm(
             peer.leech(
                 crew,
                 Download(
-                    places[number],
-                    [address for address in everyone if address != everyone[number]],
+                    place,
+                    [*addresses[:number], *addresses[number + 1 :]],  # all but its own
                     work / str(number),
                     stay=True,
                 ),
             )
-            for number in range(seeds, len(places))
+            for number, place in enumerate(places)
+            if number >= seeds
         ]
         origin, final = lab.hosts[0], lab.hosts[-1]
         sent, received, busy = origin.sent(), final.received(), cpu_busy()
