@@ -9,6 +9,7 @@ who named it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
@@ -82,7 +83,15 @@ class PeerBook:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._shares: dict[FileId, _Table] = {}
+        self._watchers: dict[FileId, Callable[[], None]] = {}
         self._now = 0.0  # when the book was last asked
+
+    def watch(self, file_id: FileId, tell: Callable[[], None] | None) -> None:
+        """Call `tell` whenever a candidate for a share is added; None ends that."""
+        if tell is None:
+            self._watchers.pop(file_id, None)
+        else:
+            self._watchers[file_id] = tell
 
     def add(
         self, file_id: FileId, address: Address, source: Source, *, teller: NodeId | None = None
@@ -109,6 +118,8 @@ class PeerBook:
             table.told[teller] += 1
         table.dropped.pop(key, None)
         table.candidates[key] = Candidate(address, source)
+        if (tell := self._watchers.get(file_id)) is not None:
+            tell()
 
     def forget(self, file_id: FileId) -> None:
         self._shares.pop(file_id, None)

@@ -25,7 +25,8 @@ DIALS_AT_ONCE = 5
 # Before an address is dialled again behind which is a process that refuses us.
 UNWANTED_SECONDS = 60.0
 TWIN_SECONDS = 1.0  # between two looks whether the other link to a process still lives
-LOOK_SECONDS = 0.5  # between two looks for somebody to dial, or whether time is up
+# Between two looks for somebody to dial when nobody new was heard of, or whether time is up.
+LOOK_SECONDS = 0.5
 WAITING_SECONDS = 3.0  # between two words about having no peer
 MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
 
@@ -41,12 +42,15 @@ class Dialler:
         self._clock = clock
         self._dialling = 0
         self._dialled: set[SecureLink] = set()
+        self._look = trio.Event()  # there may be somebody to dial, or a place for one more
         self._over = False
 
     async def run(self, links: trio.Nursery) -> None:
         """Keep about DEGREE links, trying the best addresses first; they run in `links`."""
+        self._book.watch(self._share.file_id, self.look)
         try:
             while True:
+                self._look = trio.Event()
                 now = self._swarm.now()
                 while (
                     self._dialling < DIALS_AT_ONCE
@@ -60,9 +64,15 @@ class Dialler:
                     self._dialling += 1
                     self._admission.dialling += 1
                     links.start_soon(self._dial, candidate)
-                await trio.sleep(LOOK_SECONDS if self._share.members else TICK)
+                with trio.move_on_after(LOOK_SECONDS if self._share.members else TICK):
+                    await self._look.wait()
         finally:
+            self._book.watch(self._share.file_id, None)
             self._over = True
+
+    def look(self) -> None:
+        """See at once whether there is somebody to dial."""
+        self._look.set()
 
     async def give_up_when_idle(self, timeout: float, tell: Callable[[Event], None]) -> None:
         """Tell of waiting; raises UnavailableError after `timeout` seconds of it."""
@@ -97,6 +107,7 @@ class Dialler:
         finally:
             self._dialling -= 1
             self._admission.dialling -= 1
+            self.look()
         process = (link.node_id, link.instance)
         if process == (endpoint.identity.node_id, endpoint.instance):
             link.close()
@@ -112,6 +123,7 @@ class Dialler:
             await self._swarm.run_link(link)
         finally:
             self._dialled.discard(link)
+            self.look()
         if link.traffic.payload_received and link.farewell is not m.Reason.BAD_DATA:
             book.helped(candidate)
         if link.farewell is m.Reason.DUPLICATE:

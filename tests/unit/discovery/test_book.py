@@ -87,6 +87,18 @@ def test_named_addresses_are_tried_for_ever_ever_more_rarely(
     assert only(book).outcome == "refused"
 
 
+def test_who_watches_a_share_is_told_of_its_new_addresses(book: PeerBook) -> None:
+    told: list[int] = []
+    book.watch(SHARE, lambda: told.append(1))
+    book.add(SHARE, address(1), Source.EXCHANGE)
+    book.add(SHARE, address(1), Source.USER)  # known: nobody new to dial
+    book.add(OTHER, address(2), Source.USER)
+    assert len(told) == 1
+    book.watch(SHARE, None)
+    book.add(SHARE, address(3), Source.USER)
+    assert len(told) == 1
+
+
 def test_hearsay_is_given_up(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.EXCHANGE)
     now = 0.0

@@ -11,10 +11,11 @@ from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
 from furymesh.storage.resume import ResumeData
+from furymesh.swarm import dialling
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Note, Progress, Started, Waiting
 from furymesh.wire import messages as m
-from tests.unit.swarm.lab import CHUNK, blob, lab, manifest_of
+from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of
 from tests.waiting import until
 
 
@@ -41,6 +42,27 @@ async def test_chunks_come_from_whoever_has_them(tmp_path: Path) -> None:
         result = await user.download(data, a, b).run(user.links)
         assert result.path.read_bytes() == data
         assert sorted(peer.chunks for peer in result.peers) == [15, 15]
+
+
+def progress(peer: Peer) -> list[Progress]:
+    return [event for event in peer.events if isinstance(event, Progress)]
+
+
+async def test_address_is_dialled_as_soon_as_it_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialling, "LOOK_SECONDS", 10 * PATIENCE)
+    data = blob(30)
+    async with lab(tmp_path, "a", "b", "user") as (a, b, user):
+        a.serve(data, range(15))
+        b.serve(data, range(15, 30))
+        download = user.download(data, a)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            # Reported once a second: long enough to have given up looking for more.
+            await until(lambda: any(event.chunks_done == 15 for event in progress(user)))
+            user.swarm.book.add(manifest_of(data).file_id, b.address, Source.EXCHANGE)
+        assert (user.home / "out.bin").read_bytes() == data
 
 
 async def test_poisoner_is_quarantined_and_the_file_exact(tmp_path: Path) -> None:
