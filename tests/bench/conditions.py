@@ -20,10 +20,10 @@ from tests.bench.data import Source
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.measure import Options, Outcome, alternate
 from tests.bench.peer import READY_TIMEOUT, Download, LabHost
-from tests.bench.process import BenchError, Crew, cpu_busy
-from tests.bench.shaped import MAX_BUSY, PATIENCE
+from tests.bench.process import Crew, cpu_busy
+from tests.bench.shaped import MAX_BUSY, PATIENCE, need_lab
 from tests.bench.single import content
-from tests.netns.lab import Host, Lab, Shape, mbit, why_not
+from tests.netns.lab import Host, Lab, Shape, mbit
 
 LOOK = 0.02  # seconds between looks at what is stored: far below any pause that matters
 STORED = 64 * 1024  # bytes; a chunk is more, what else is written (journal, JSON) is less
@@ -135,8 +135,7 @@ def _runs(
 
 def long_road(options: Options) -> list[Outcome]:
     """Row 15. Both kernels see the round trip; iperf3's first seconds do not count either."""
-    if (reason := why_not()) is not None:
-        raise BenchError(reason)
+    need_lab()
     _, source = content(options, "road", options.size // LONG_PART)
     outcomes = []
     for round_trip in ROUND_TRIPS:
@@ -156,8 +155,7 @@ def long_road(options: Options) -> list[Outcome]:
 
 def lossy_road(options: Options) -> list[Outcome]:
     """Row 16. A stream's luck differs from run to run, hence the wide goal for the ratio."""
-    if (reason := why_not()) is not None:
-        raise BenchError(reason)
+    need_lab()
     _, source = content(options, "lossy", options.size // LOSSY_PART)
     outcomes = []
     for congestion in CONGESTION:

@@ -133,7 +133,8 @@ def _valid(runs: dict[str, list[Run]], notes: list[str]) -> dict[str, list[Run]]
     return {name: [run for run in done if run.busy <= MAX_BUSY] for name, done in runs.items()}
 
 
-def _need_lab() -> None:
+def need_lab() -> None:
+    """Raises BenchError where hosts cannot be made."""
     if (reason := why_not()) is not None:
         raise BenchError(reason)
 
@@ -164,7 +165,7 @@ def one_origin(
     size: int,
 ) -> Swarm:
     """Host 0 is the origin of one file of `size` bytes, all other hosts fetch it."""
-    _need_lab()
+    need_lab()
     work, source = content(options, "swarm", size)
     prepared: set[str] = set()
     with Lab(shapes) as lab:
@@ -224,7 +225,7 @@ def uneven_swarm(options: Options) -> list[Outcome]:
 
 def many_sources(options: Options) -> list[Outcome]:
     """Row 7: eight sources whose uplinks differ by up to 10:1."""
-    _need_lab()
+    need_lab()
     size = options.size // SOURCES_PART
     work, source = content(options, "sources", size)
     peers = programs(options)
@@ -268,7 +269,7 @@ def vacuous(left: int, sources: int, size: int, before: Traffic, after: Traffic)
 
 def frozen_source(options: Options) -> list[Outcome]:
     """Row 8: one of four sources stops dead when 99 % of the file has arrived."""
-    _need_lab()
+    need_lab()
     size = options.size // SOURCES_PART
     work, source = content(options, "frozen", size)
     peers = programs(options)
