@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import trio
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,6 +23,7 @@ from starlette.routing import Route
 
 from furymesh.core.errors import EnvironmentFault, FuryMeshError, UsageError
 from furymesh.node.control_client import short_path
+from furymesh.node.http_server import serve_http
 
 MAX_BODY = 64 * 1024  # a link of the greatest length and some paths
 
@@ -42,17 +41,24 @@ class Controlled(Protocol):
         """Take over a download; raises UsageError for a malformed order."""
 
 
+class _Json(JSONResponse):
+    """JSON in plain ASCII: names and paths need not be text that UTF-8 can carry."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
 def application(node: Controlled) -> Starlette:
     """The ASGI application over one node."""
 
     async def status(_: Request) -> Response:
-        return JSONResponse(node.status())
+        return _Json(node.status())
 
     async def reload(_: Request) -> Response:
-        return JSONResponse({"problems": await node.reload()})
+        return _Json({"problems": await node.reload()})
 
     async def download(request: Request) -> Response:
-        return JSONResponse(await node.accept(await _body(request)), status_code=201)
+        return _Json(await node.accept(await _body(request)), status_code=201)
 
     return Starlette(
         routes=[
@@ -66,7 +72,7 @@ def application(node: Controlled) -> Starlette:
 async def serve_control(
     node: Controlled,
     path: Path,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the control API on a socket at `path` until cancelled.
 
@@ -74,26 +80,18 @@ async def serve_control(
     lock, so a socket file that is there already belongs to nobody. Raises
     EnvironmentFault.
     """
-    with _bound(path) as descriptor:
-        config = HypercornConfig()
-        config.bind = [f"fd://{descriptor}"]
-        config.accesslog = None
-        config.errorlog = None
-        config.graceful_timeout = 0.5
-        await serve(
-            application(node),  # type: ignore[arg-type]
-            config,
-            shutdown_trigger=trio.sleep_forever,
-            task_status=task_status,
-        )
+    with _bound(path) as sock:
+        sock.listen()
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        async with listener:
+            await serve_http(
+                application(node), listener, max_body=MAX_BODY, task_status=task_status
+            )
 
 
 @contextlib.contextmanager
-def _bound(path: Path) -> Iterator[int]:
-    """The descriptor of a bound Unix socket of mode 0600; whoever serves it closes it.
-
-    The socket's file is removed at the end.
-    """
+def _bound(path: Path) -> Iterator[socket.socket]:
+    """A bound Unix socket of mode 0600; its file is removed at the end."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -108,21 +106,15 @@ def _bound(path: Path) -> Iterator[int]:
         sock.close()
         raise EnvironmentFault(f"cannot make the control socket {path}: {error.strerror}") from None
     try:
-        yield sock.detach()
+        yield sock
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    raw = bytearray()
-    async with contextlib.aclosing(request.stream()) as parts:
-        async for part in parts:
-            raw += part
-            if len(raw) > MAX_BODY:
-                raise UsageError("the request is too long")
     try:
-        value = json.loads(raw)
+        value = json.loads(await request.body())
     except (ValueError, RecursionError):
         raise UsageError("the request is not JSON") from None
     if not isinstance(value, dict):
@@ -133,13 +125,15 @@ async def _body(request: Request) -> dict[str, Any]:
 def _answering(
     endpoint: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Turn our errors into answers: 400 for the caller's fault, 409 for the rest."""
+    """Turn errors into answers: 400 for the caller's fault, 409 for the rest, 500 for bugs."""
 
     async def guarded(request: Request) -> Response:
         try:
             return await endpoint(request)
         except FuryMeshError as error:
             code = 400 if isinstance(error, UsageError) else 409
-            return JSONResponse({"error": str(error)}, status_code=code)
+            return _Json({"error": str(error)}, status_code=code)
+        except Exception as error:
+            return _Json({"error": f"a bug of furymesh, worth a report: {error!r}"}, 500)
 
     return guarded

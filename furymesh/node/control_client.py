@@ -31,7 +31,7 @@ async def call(
                 answer = response.json()
             except (httpx.HTTPError, ValueError):
                 raise UnavailableError(_nobody(socket_path)) from None
-    if response.status_code == 400:
+    if response.status_code in (400, 413):
         raise UsageError(str(answer.get("error")))
     if response.is_error:
         raise FuryMeshError(str(answer.get("error")))

@@ -32,10 +32,12 @@ class Fake:
 
     async def accept(self, order: dict[str, Any]) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
+        if order.get("link") == "bug":
+            raise RuntimeError("not foreseen")
         if "link" not in order:
             raise UsageError("an order needs a link")
         if order["link"] == "full":
-            raise EnvironmentFault("the disk is full")
+            raise EnvironmentFault(f"the disk is full: {order.get('output')}")
         self.orders.append(order)
         return {"file_id": "ab"}
 
@@ -78,13 +80,86 @@ async def test_faults_come_back_as_what_they_are(tmp_path: Path) -> None:
 async def test_bad_bodies_are_refused(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "control.sock"
     async with controlled(path) as node:
-        stream = await trio.open_unix_socket(str(path))
-        async with stream:
-            head = "POST /v1/downloads HTTP/1.1\r\nHost: node\r\nConnection: close\r\n"
-            await stream.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            answer = b"".join([part async for part in stream])
+        head = "POST /v1/downloads HTTP/1.1\r\nHost: node\r\nConnection: close\r\n"
+        answer = await raw_call(path, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert answer.startswith(b"HTTP/1.1 400")
         assert not node.orders
+
+
+async def raw_call(path: Path, request: bytes) -> bytes:
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        await stream.send_all(request)
+        return b"".join([part async for part in stream])
+
+
+ASKING = b"GET /v1/status HTTP/1.1\r\nHost: node\r\n"
+H2C = ASKING + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (H2C + b"AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n", 400),
+        (H2C + b"AAAA\r\n\r\n", 400),  # settings that are none
+        (H2C + b"!\r\n\r\n", 400),
+        (ASKING + b"Upgrade: h2c\r\nContent-Length: 0\r\n\r\n", 400),
+        (ASKING + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        (ASKING + b"X: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+        (
+            b"POST /v1/downloads HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+        ),
+        (b"POST /v1/downloads HTTP/1.1\r\nHost: n\r\nContent-Length: 99999999999\r\n\r\n{", None),
+    ],
+    ids=lambda value: ascii(value)[-40:],
+)
+async def test_other_protocols_and_broken_requests_are_refused_and_the_api_stays_up(
+    tmp_path: Path, request_bytes: bytes, code: int | None
+) -> None:
+    path = tmp_path / "control.sock"
+    async with controlled(path) as node:
+        if code is None:  # the client goes away in the middle
+            stream = await trio.open_unix_socket(str(path))
+            await stream.send_all(request_bytes)
+            await stream.aclose()
+        else:
+            answer = await raw_call(path, request_bytes)
+            assert answer.startswith(b"HTTP/1.1 %d " % code), answer
+        assert (await call(path, "GET", "/v1/status"))["links"] == 3
+        assert not node.orders
+
+
+async def test_a_bug_behind_the_api_is_told_and_the_api_stays_up(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    async with controlled(path):
+        with pytest.raises(FuryMeshError, match=r"bug of furymesh.*not foreseen"):
+            await call(path, "POST", "/v1/downloads", {"link": "bug"})
+        assert (await call(path, "GET", "/v1/status"))["links"] == 3
+
+
+async def test_answers_may_hold_what_is_not_text(tmp_path: Path) -> None:
+    """JSON can name a lone surrogate and UTF-8 cannot."""
+    path = tmp_path / "control.sock"
+    body = b'{"link": "full", "output": "\\ud800"}'
+    head = b"POST /v1/downloads HTTP/1.1\r\nHost: node\r\nContent-Length: %d\r\n\r\n"
+    async with controlled(path):
+        answer = await raw_call(path, head % len(body) + body)
+    assert answer.startswith(b"HTTP/1.1 409")
+    assert answer.endswith(b'{"error": "the disk is full: \\ud800"}')
+
+
+async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    head = b"POST /v1/downloads HTTP/1.1\r\nHost: n\r\nExpect: 100-continue\r\n"
+    async with controlled(path) as node, await trio.open_unix_socket(str(path)) as stream:
+        await stream.send_all(head + b"Content-Length: 12\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+        await stream.send_all(b'{"link":"x"}')
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 201 ")
+        assert node.orders == [{"link": "x"}]
 
 
 async def test_nobody_there(tmp_path: Path) -> None:
