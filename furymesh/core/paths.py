@@ -96,10 +96,17 @@ def safe_name(hint: str, fallback: str) -> str:
     220 bytes before their extension.
     """
     last = re.split(r"[/\\]", hint.rstrip("/\\"))[-1]
-    name = _cut(_ILLEGAL.sub("_", last).lstrip(". ").rstrip(". "))
-    if name.partition(".")[0].rstrip().upper() in _DEVICES or _DRIVE.match(name):
-        name = "_" + name.replace(":", "_")
+    name = _ILLEGAL.sub("_", last).lstrip(". ").rstrip(". ")
+    # Again after the cut, which may leave a device's name of "con", many spaces, "x".
+    name = _defused(_cut(_defused(name)))
     return fallback if _component_fault(name) or not name.strip("_") else name
+
+
+def _defused(name: str) -> str:
+    """`name`, with "_" in front if it would lead to a drive or a device."""
+    if name.partition(".")[0].rstrip().upper() in _DEVICES or _DRIVE.match(name):
+        return "_" + name.replace(":", "_")
+    return name
 
 
 def _cut(name: str) -> str:

@@ -26,7 +26,10 @@ def part_path(final: Path, file_id: FileId) -> Path:
 
 
 def fitting_name(stem: str, ending: str) -> str:
-    """`stem` + `ending`, with as much of the stem as a file name has room for."""
+    """`stem` + `ending`, with as much of the stem as a file name has room for.
+
+    `ending` has to leave some: it is for callers to keep it short.
+    """
     room = MAX_NAME_BYTES - len(os.fsencode(ending))
     encoded = os.fsencode(stem)
     if len(encoded) > room:

@@ -38,6 +38,7 @@ from furymesh.storage.part_names import fitting_name
 
 # A person with this many copies wants another directory, and a loop must end.
 MAX_SUFFIX = 9999
+MAX_EXTENSION_BYTES = 32  # with its dot; what comes after a name's last dot and is kept
 
 
 def publish(
@@ -200,5 +201,8 @@ def _replace(part: Path, final: Path, single: bool) -> Path:
 
 def _candidates(final: Path) -> Iterator[Path]:
     yield final
+    # What is longer is no type of file, and would leave no room for the number.
+    typed = len(os.fsencode(final.suffix)) <= MAX_EXTENSION_BYTES
+    stem, extension = (final.stem, final.suffix) if typed else (final.name, "")
     for number in range(1, MAX_SUFFIX + 1):
-        yield final.with_name(fitting_name(final.stem, f"_{number}{final.suffix}"))
+        yield final.with_name(fitting_name(stem, f"_{number}{extension}"))

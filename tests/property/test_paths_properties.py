@@ -15,6 +15,12 @@ from furymesh.core.paths import (
 )
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
+# Long, and of what is replaced, cut off or put in front.
+LONG_NAMES = st.lists(
+    st.sampled_from(["C:", "con", " ", ".", "/", "\ud800", "a", "x" * 99, "é" * 50, "日" * 70]),
+    min_size=1,
+    max_size=10,
+).map("".join)
 NAMES = st.text("aAbB\u00e9e\u0301ß", min_size=1, max_size=3)
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
@@ -70,7 +76,7 @@ def test_accepted_path_stays_inside_and_is_utf8(path: str) -> None:
         assert not set(component) & set("/\\\0")
 
 
-@given(ANY_TEXT)
+@given(ANY_TEXT | LONG_NAMES)
 def test_safe_name_is_always_usable(hint: str) -> None:
     name = safe_name(hint, "fallback")
     check_component(name)

@@ -131,6 +131,30 @@ def test_safe_name_keeps_the_extension_of_a_long_name() -> None:
 
 
 @pytest.mark.parametrize(
+    "hint",
+    [
+        "C:" + "x" * 300,
+        "C:" + "日" * 100,
+        "C:" + "é" * 109,  # 220 bytes before anything is put in front
+        "nul." + "é" * 300,
+        "con" + " " * 300 + "x",
+        "con" + " " * 300 + ".x",
+        "aux" + " " * 300 + "x.tar",
+        "x" * 215 + "👩.jpeg",
+        "a" + "\u0301" * 200 + ".é",
+        "C:\ud800" + "é" * 200,
+    ],
+    ids=lambda hint: ascii(hint)[:12],
+)
+def test_safe_name_of_what_is_long_and_bad_at_once(hint: str) -> None:
+    name = safe_name(hint, "fallback")
+    check_component(name)
+    assert name != "fallback"
+    assert len(name.encode()) <= MAX_SAFE_NAME_BYTES
+    assert safe_name(name, "fallback") == name
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("plain é 日本", "plain é 日本"),

@@ -92,6 +92,15 @@ def test_existing_files_are_kept_and_the_next_free_name_is_used(
     assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    "name", ["a." + "x" * 253, "." + "x" * 254, "é." + "日" * 84], ids=lambda name: ascii(name)[:9]
+)
+def test_the_longest_names_are_numbered_too(tmp_path: Path, name: str) -> None:
+    names = {publish(new_file(tmp_path), tmp_path / name, SINGLE).name for _ in range(12)}
+    assert len(names) == 12
+    assert names == set(os.listdir(tmp_path))
+
+
 def test_existing_folders_are_kept_too(tmp_path: Path) -> None:
     plant(tmp_path / "Album", {"mine": "precious"})
     (tmp_path / "Album_1").symlink_to(tmp_path / "nowhere")
