@@ -29,8 +29,10 @@ async def call(
             try:
                 response = await client.request(method, f"http://node{path}", json=body)
                 answer = response.json()
-            except (httpx.HTTPError, ValueError):
+            except (httpx.HTTPError, ValueError, RecursionError):
                 raise UnavailableError(_nobody(socket_path)) from None
+    if not isinstance(answer, dict):
+        raise UnavailableError(_nobody(socket_path))
     if response.status_code in (400, 413):
         raise UsageError(str(answer.get("error")))
     if response.is_error:

@@ -162,6 +162,27 @@ async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(tmp_path: 
         assert node.orders == [{"link": "x"}]
 
 
+@pytest.mark.parametrize("answer", [b"[]", b"7", b"[" * 100_000], ids=[0, 1, 2])
+async def test_an_answer_that_is_no_object_is_nobody(tmp_path: Path, answer: bytes) -> None:
+    """Some other program may sit on the path that the configuration names."""
+    path = tmp_path / "control.sock"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)
+
+    async def other(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(head + answer)
+
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(str(path))
+    sock.listen()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, other, [trio.SocketListener(sock)])
+        with pytest.raises(UnavailableError, match="no node is running"):
+            await call(path, "GET", "/v1/status")
+        nursery.cancel_scope.cancel()
+
+
 async def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no node is running"):
         await call(tmp_path / "control.sock", "GET", "/v1/status")
