@@ -85,6 +85,7 @@ class Link:
                 f" with or without {SCHEME} before them"
             ) from None
         try:
+            query.encode()  # an argument or a JSON string may hold lone surrogates
             fields = parse_qsl(query, keep_blank_values=True, errors="strict")
         except ValueError:
             raise UsageError("the link's text after the ? is not UTF-8: copy it again") from None

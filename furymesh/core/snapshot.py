@@ -239,7 +239,8 @@ class _Fields:
 
     def text(self, name: str) -> str:
         value: str = self._get(name, str)
-        if "\0" in value:
+        # A path may be no UTF-8, but it has to be bytes of some kind; raises ValueError.
+        if b"\0" in value.encode("utf-8", "surrogateescape"):
             raise TypeError(name)
         return value
 

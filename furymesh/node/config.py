@@ -48,7 +48,7 @@ T = TypeVar("T")
 def _path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not _can_be_path(value):
         raise ValueError("must be a path, like ./data")
     try:
         expanded = Path(value).expanduser()
@@ -56,6 +56,14 @@ def _path(value: object, info: ValidationInfo) -> Path:
         raise ValueError("starts with ~ but there is no such home directory") from None
     base = (info.context or {}).get("base", Path())
     return Path(os.path.normpath(base / expanded))
+
+
+def _can_be_path(text: str) -> bool:
+    """Whether the system can be asked about `text`: YAML can name what no path holds."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _size(value: object) -> str:

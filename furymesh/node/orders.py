@@ -52,11 +52,11 @@ class DetachedOrder:
             if not isinstance(peers, list):
                 raise TypeError("its peers are not a list")
             return cls(
-                Link.parse(str(value["link"])),
+                Link.parse(_text(value["link"], "link")),
                 _usable_path(output) if output else None,
-                tuple(Address.parse(str(peer)) for peer in peers),
+                tuple(Address.parse(_text(peer, "peer")) for peer in peers),
                 bool(value.get("overwrite", False)),
-                checked_sha256(str(sha256)) if sha256 else None,
+                checked_sha256(_text(sha256, "sha256")) if sha256 else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"malformed order: {error}") from None
@@ -90,7 +90,9 @@ class Orders:
                 value = json.loads(read_bytes(path, MAX_ORDER) or b"")
                 orders.append(DetachedOrder.decode(value))
             except (ValueError, RecursionError, FuryMeshError) as error:
-                problems.append(f"{path}: not a readable order ({shown(str(error))}); remove it")
+                problems.append(
+                    f"{shown(str(path))}: not a readable order ({shown(str(error))}); remove it"
+                )
         return orders, problems
 
     def _path(self, file_id: FileId) -> Path:
@@ -104,10 +106,15 @@ def checked_sha256(text: str) -> str:
     return text
 
 
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"its {what} is not a text")
+    return value
+
+
 def _usable_path(value: object) -> Path:
     """A path that the system can be asked about; raises TypeError or ValueError."""
-    if not isinstance(value, str):
-        raise TypeError("its output is not a path")
-    if b"\0" in os.fsencode(value):
+    text = _text(value, "output")
+    if b"\0" in os.fsencode(text):
         raise ValueError("its output has a NUL in it")
-    return Path(value)
+    return Path(text)

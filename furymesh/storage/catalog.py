@@ -210,7 +210,8 @@ def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
     if fields["version"] != _VERSION or fields["file_id"] != file_id.hex():
         raise ValueError("it is of another version or another share")
     path, name = _typed(fields["path"], str), _typed(fields["name"], str)
-    if not path.startswith("/") or "\0" in path or name != safe_name(name, ""):
+    # fsencode raises ValueError for what no path can hold.
+    if not path.startswith("/") or b"\0" in os.fsencode(path) or name != safe_name(name, ""):
         raise ValueError("its path or its name is malformed")
     key, size = fields["key"], _typed(fields["size"], int)
     added_at = _typed(fields["added_at"], float)

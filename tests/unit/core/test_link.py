@@ -68,6 +68,15 @@ def test_refused_links(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "query", ["name=\ud800", "name=a%20\udcff", "x=\udfff", "\ud800"], ids=ascii
+)
+def test_what_utf8_cannot_carry_is_refused(query: str) -> None:
+    """A link that is accepted can be written again."""
+    with pytest.raises(UsageError, match="not UTF-8"):
+        Link.parse(f"{ID.hex()}?{query}")
+
+
+@pytest.mark.parametrize(
     "key", ["", KEY_TEXT[:-1], KEY_TEXT + "A", KEY_TEXT + "=", KEY_TEXT[:-1] + "1", "é" * 43]
 )
 def test_refused_keys_are_not_repeated(key: str) -> None:

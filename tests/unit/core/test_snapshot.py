@@ -64,6 +64,10 @@ def test_a_snapshot_reads_back() -> None:
     assert recover(raw, BOOT) == Recovered(META, mask_of([0, 19]), 0, mask_of([4]), damaged=False)
 
 
+def test_paths_that_are_no_utf8_read_back() -> None:
+    assert recover(forge(fields() | {"output": "/\udcff"}), BOOT).meta.output == "/\udcff"
+
+
 def test_a_download_without_header_has_no_chunks_yet() -> None:
     bare = ResumeMeta(META.file_id, "x", "/x", "/x.part", 0)
     assert recover(encode(meta=bare), BOOT) == Recovered(bare, 0, 0, 0, damaged=False)
@@ -158,6 +162,9 @@ def test_the_forger_of_these_tests_can_make_a_good_one() -> None:
         ("file_id", None),
         ("name", 5),
         ("output", "/home/\0"),
+        ("output", "/home/\ud800"),
+        ("part", "/home/\udfff.part"),
+        ("name", "\ud800"),
         ("created_at", -1),
         ("created_at", True),
         ("created_at", 10**400),

@@ -24,6 +24,10 @@ ID = "ab" * 32
         {"peers": [7]},
         {"sha256": "12"},
         {"sha256": 12},
+        {"link": 12},
+        {"link": [ID]},
+        {"link": ID + "?name=\ud800"},
+        {"peers": ["\ud800:1"]},
     ],
 )
 def test_orders_that_no_disk_can_follow_are_refused(value: dict[str, Any]) -> None:

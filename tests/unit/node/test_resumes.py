@@ -94,6 +94,17 @@ def test_forged_data_does_not_lead_to_other_files(config: Config, tmp_path: Path
     assert precious.read_text() == "mine"
 
 
+@pytest.mark.parametrize("forged", ["\ud800.aaaaaaaa.part", "\udfff/x.aaaaaaaa.part"], ids=ascii)
+def test_forged_paths_that_no_disk_knows_are_damage(
+    config: Config, tmp_path: Path, forged: str
+) -> None:
+    path = keep(config, ONE, tmp_path / forged)
+    (item,) = list_resume(config)
+    assert isinstance(item, Damaged)
+    assert clean_resume(ONE, config).part is None
+    assert not path.exists()
+
+
 def test_running_download_is_not_cleaned(config: Config, tmp_path: Path) -> None:
     path = keep(config, ONE, tmp_path / "x.part")
     with DownloadLock(config.transfer.resume_dir, ONE) as lock:

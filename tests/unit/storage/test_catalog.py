@@ -91,6 +91,7 @@ def test_every_damage_is_named_and_none_is_fatal(tmp_path: Path) -> None:
     changes += [
         ("path", "relative"),
         ("path", "/a\0b"),
+        ("path", "/a\ud800b"),
         ("key", "AAAA"),
         ("name", "../x"),
         ("name", "\ud800"),
