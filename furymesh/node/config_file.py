@@ -55,15 +55,17 @@ class ConfigFile:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """yaml.SafeLoader without aliases and without keys that come twice."""
+    """yaml.SafeLoader without aliases and without tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not supported; write the value out",
-                problem_mark=event.start_mark,
-            )
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = "aliases (*name) are not supported; write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"tags like {event.tag} are not supported; leave it out"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
