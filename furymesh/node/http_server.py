@@ -42,11 +42,14 @@ async def serve_http(
 ) -> None:
     """Answer requests, with bodies of at most `max_body` bytes, until cancelled."""
     await trio.serve_listeners(
-        partial(_serve_connection, app, max_body), [listener], task_status=task_status
+        partial(answer_connection, app, max_body), [listener], task_status=task_status
     )
 
 
-async def _serve_connection(app: ASGIApp, max_body: int, stream: trio.SocketStream) -> None:
+async def answer_connection(
+    app: ASGIApp, max_body: int, stream: trio.abc.HalfCloseableStream
+) -> None:
+    """Read one request and answer it; never raises."""
     # Whatever is raised: the client went away, or the application has answered
     # that it failed.
     with contextlib.suppress(Exception):
@@ -57,7 +60,7 @@ async def _serve_connection(app: ASGIApp, max_body: int, stream: trio.SocketStre
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._body: bytes | None = None  # None once the application has it
@@ -96,7 +99,7 @@ class _Exchange:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            self._http.receive_data(await self._stream.receive_some(MAX_RECEIVE))
+            self._http.receive_data(bytes(await self._stream.receive_some(MAX_RECEIVE)))
         return event
 
     async def _receive(self) -> Message:

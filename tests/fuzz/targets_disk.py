@@ -1,0 +1,338 @@
+"""Targets that lie on a disk: files of ours that somebody else may have written."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from furymesh.cli import resume_view
+from furymesh.core.errors import (
+    AlreadyRunningError,
+    ConfigError,
+    DamagedResumeDataError,
+    EnvironmentFault,
+    InvalidManifestError,
+    LocalDataError,
+)
+from furymesh.core.geometry import Geometry
+from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.layout import Entry, EntryKind
+from furymesh.core.link import Link
+from furymesh.core.manifest import Manifest, file_id_of
+from furymesh.core.snapshot import recover
+from furymesh.net import identity
+from furymesh.node import runtime
+from furymesh.node.config import load_config
+from furymesh.node.orders import Orders
+from furymesh.storage import lock as lock_module
+from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.lock import FileLock
+from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.order import Order, Settings
+from furymesh.storage.part_names import MAX_NAME_BYTES, fitting_name, part_path
+from furymesh.storage.placing import final_path, place_part
+from furymesh.storage.resume_reader import list_all, peek, resume_path
+from furymesh.storage.scan import Facts
+from tests.fuzz import targets_core as core
+from tests.fuzz.engine import Target
+from tests.fuzz.targets_core import BOOT, FILE_ID, KEY, metadata_json, metadata_snapshot, text_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@cache
+def place(name: str) -> Path:
+    """A directory of this process for one target; gone when the process ends."""
+    path = Path(tempfile.mkdtemp(prefix=f"furymesh-fuzz-{name}-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def put(path: Path, data: bytes) -> Path:
+    """Make `data` the content of a private file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
+    return path
+
+
+def catalog(data: bytes) -> None:
+    shared = Catalog(place("catalog"))
+    put(place("catalog") / "catalog" / f"{FILE_ID.hex()}.json", data)
+    listing = shared.list()
+    assert len(listing.entries) + len(listing.damaged) == 1
+    entry = shared.get(FILE_ID)
+    assert entry is not None
+    # What was read can be acted upon, and written again.
+    entry.path.exists()
+    manifest = Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b"")
+    shared.add(entry, manifest)
+    assert shared.get(FILE_ID) == entry
+
+
+def stored_manifest(data: bytes) -> None:
+    """A file under the id of its own header: whatever comes after that is looked at."""
+    size = int.from_bytes(data[:4], "big")
+    try:
+        file_id = file_id_of(data[4 : 4 + size])
+    except InvalidManifestError:
+        file_id = FILE_ID
+    store = ManifestStore(place("manifests"))
+    path = put(place("manifests") / "manifests" / file_id.hex(), data)
+    try:
+        loaded = store.load(file_id)
+    finally:
+        path.unlink()
+    if loaded is not None:
+        assert loaded.file_id == file_id
+        if loaded.table_complete and not loaded.header.sealed:
+            loaded.layout()
+
+
+def lock(data: bytes) -> None:
+    """The text of a lock that is held: it only tells people by whom."""
+    path = put(place("lock") / "node.lock", data)
+    with open(path, "rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        looks, lock_module._LOOKS = lock_module._LOOKS, 1
+        try:
+            FileLock(path).acquire("fuzz")
+        finally:
+            lock_module._LOOKS = looks
+    raise AssertionError("a lock that is held was taken")
+
+
+def resume_file(data: bytes) -> None:
+    """A resume file, listed and shown; with "m" in front, its description alone."""
+    directory = place("resume")
+    raw = metadata_snapshot(data[1:], 20) if data[:1] == b"m" else data[1:]
+    path = put(resume_path(directory, FILE_ID), raw)
+    (listed,) = list_all(directory, boot_id=BOOT)
+    summary = peek(path, boot_id=BOOT)
+    assert listed == summary
+    for line in resume_view.detail_lines(summary):
+        assert line.isprintable()
+    resume_view.detail_record(summary)
+
+
+def placing(data: bytes) -> None:
+    """Where a forged description leads: to nowhere that was not asked for."""
+    directory = place("placing")
+    described, _, hint = data.partition(b"\n")
+    stored = recover(metadata_snapshot(described, 20), BOOT).meta
+    settings = Settings(directory, directory / "resume", directory)
+    order = Order(stored.file_id)
+    final = final_path(order, settings, stored, text_of(hint), sealed=False)
+    asked = final.parent == directory
+    assert asked or final == Path(os.path.abspath(stored.output)) or final == Path(stored.output)
+    if asked:
+        assert place_part(final, stored.file_id, stored) == part_path(final, stored.file_id)
+        assert not os.listdir(directory)
+
+
+def identity_key(data: bytes) -> None:
+    directory = place("identity")
+    put(directory / identity.FILE_NAME, data)
+    assert identity.load_or_create(directory).node_id
+
+
+def psk(data: bytes) -> None:
+    key = runtime._read_psk(put(place("psk") / "psk", data))
+    assert key is not None
+    assert len(key) == 32
+
+
+def orders(data: bytes) -> None:
+    """An order that can be read can be kept, and reads the same again."""
+    kept = Orders(place("orders"))
+    path = put(place("orders") / "orders" / f"{FILE_ID.hex()}.json", data)
+    good, problems = kept.list()
+    path.unlink()
+    assert len(good) + len(problems) == 1
+    assert all(problem.isprintable() for problem in problems)
+    for order in good:
+        kept.add(order)
+        assert kept.list() == ([order], [])
+        kept.remove(order.link.file_id)
+
+
+def config(data: bytes) -> None:
+    path = put(place("config") / "config.yaml", data)
+    read = load_config(path, place("config") / "data")
+    for found in (read.transfer.resume_dir, read.storage.download_dir, read.api.socket):
+        assert found.is_absolute()
+        os.fsencode(found)
+
+
+def part_names(data: bytes) -> None:
+    """Any name that a file can have leaves room for what is put after it."""
+    name = os.fsdecode(data.replace(b"/", b"").replace(b"\0", b"")[:MAX_NAME_BYTES])
+    if name in ("", ".", ".."):
+        return
+    part = part_path(Path("/d") / name, FILE_ID).name
+    assert part.endswith(f".{FILE_ID.hex()[:8]}.part")
+    for made in (part, fitting_name(name, "_9999.tar")):
+        assert len(os.fsencode(made)) <= MAX_NAME_BYTES
+
+
+# --- seeds -----------------------------------------------------------------------------
+
+
+def _entry(key: bytes | None, facts: int) -> bytes:
+    root = place("seed")
+    entry = CatalogEntry(
+        file_id=FILE_ID,
+        path=Path("/somewhere/\udcffé"),
+        name="film.mkv",
+        size=7,
+        facts=(Facts(1, 2, 7, 3, 4),) * facts,
+        key=key,
+        private=False,
+        executable=False,
+        added_at=1_700_000_000.5,
+    )
+    Catalog(root).add(entry, Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b""))
+    return (root / "catalog" / f"{FILE_ID.hex()}.json").read_bytes()
+
+
+def _manifest_file(entries: tuple[Entry, ...] | None, size: int) -> bytes:
+    geometry = Geometry(size, 16_384)
+    built = Manifest.build(
+        HashAlgorithm.BLAKE3, geometry, bytes(32 * geometry.chunk_count), entries=entries
+    )
+    store = ManifestStore(place("seed"))
+    store.save(built)
+    return (place("seed") / "manifests" / built.file_id.hex()).read_bytes()
+
+
+def _order() -> bytes:
+    link = Link(FILE_ID, "film", (), KEY).text
+    return (
+        f'{{"link": "{link}", "output": "/tmp/film", "peers": ["192.0.2.1:7"],'
+        f' "overwrite": true, "sha256": "{FILE_ID.hex()}"}}'
+    ).encode()
+
+
+_SMALL_CONFIG = b"""\
+data_dir: ./data
+node: {listen: "[::1]:0", allow: [], max_upload: 12M}
+storage:
+  reserve: 1.5G
+discovery:
+  peers: ["192.0.2.7:7000"]
+transfer: {resume_save_interval: 30, resume_dir: ~/r}
+"""
+_JSON = (rb"\ud800", rb"\u0000", b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", b"-1", b'""')
+_YAML = (
+    *(
+        b"node:",
+        b"transfer:",
+        b"api:",
+        b"\n  ",
+        b"\n- ",
+        b"? ",
+        b": ",
+        b"&a ",
+        b"*a",
+        b"!!int ",
+        b"! ",
+    ),
+    *(b"|\n", b">\n", b"<<: ", b"%YAML 1.1\n", b"---\n", b"...\n", b'"\\ud800"', b'"\\U00110000"'),
+    *(
+        b"0x",
+        b"0b_",
+        b"1:60",
+        b".inf",
+        b".nan",
+        b"2001-99-99",
+        b"~",
+        b"~x/",
+        b"!<x>",
+        b"%TAG ! x\n",
+    ),
+)
+_PATHS = (b"/", b"../", rb"\ud800", rb"\udcff", b"/proc/self/", b".00010203.part", b"/dev/null/")
+
+TARGETS = (
+    Target(
+        "catalog",
+        catalog,
+        lambda: {"file": _entry(None, 1), "sealed": _entry(KEY, 3)},
+        (LocalDataError,),
+        (*_JSON, *_PATHS, b'"facts":', b'"path":', b'"name":', b'"key":'),
+    ),
+    Target(
+        "stored_manifest",
+        stored_manifest,
+        lambda: {
+            "file": _manifest_file(None, 100_000),
+            "folder": _manifest_file((Entry("a/b", EntryKind.FILE, 9),), 9),
+        },
+        (InvalidManifestError,),
+        (b"FMH1\1", b"\0\0\0\0"),
+    ),
+    Target(
+        "lock",
+        lock,
+        lambda: {"held": b'{"pid": 1, "command": "furymesh get", "since": 1700000000}', "new": b""},
+        (AlreadyRunningError,),
+        (*_JSON, b'"pid":', b'"since":', b'"command":'),
+    ),
+    Target(
+        "resume_file",
+        resume_file,
+        lambda: {"whole": b"." + core.snapshot(), "described": b"m" + metadata_json()},
+        (DamagedResumeDataError,),
+        (*_JSON, *_PATHS, b"FMRESUM1"),
+    ),
+    Target(
+        "placing",
+        placing,
+        lambda: {"film": metadata_json() + b"\na hint.mkv", "young": metadata_json(core.young())},
+        (DamagedResumeDataError, EnvironmentFault),
+        (*_JSON, *_PATHS, b"\n", b'"output":', b'"part":', b'"name":""'),
+    ),
+    Target(
+        "identity",
+        identity_key,
+        lambda: {
+            "key": b"furymesh-identity-1 " + b"A" * 43 + b"=\n",
+            "short": b"furymesh-identity-1",
+        },
+        (LocalDataError,),
+        (b"furymesh-identity-", b" ", b"=", b"\n", b"\r\n"),
+    ),
+    Target(
+        "psk",
+        psk,
+        lambda: {"key": b"ab" * 32 + b"\n", "spaced": b" ab" * 32},
+        (LocalDataError,),
+        (b"0x", b"\n", b" ", "٣".encode()),
+    ),
+    Target(
+        "orders",
+        orders,
+        lambda: {"order": _order()},
+        (),
+        (*_JSON, *_PATHS, b'"link":', b'"output":'),
+    ),
+    Target(
+        "config",
+        config,
+        lambda: {"small": _SMALL_CONFIG, "shipped": (REPOSITORY / "config.yaml").read_bytes()},
+        (ConfigError,),
+        _YAML,
+    ),
+    Target(
+        "part_names",
+        part_names,
+        lambda: {"film": b"film.mkv", "long": "é".encode() * 127, "odd": b"a\xff" * 120},
+        (),
+        (b".", "é".encode() * 100, b"\xff", b".part", b"_1"),
+    ),
+)

@@ -1,0 +1,371 @@
+"""Targets of `furymesh.wire` and of the reading half of a link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from furymesh.core.errors import HandshakeError, LinkClosedError, PeerError, ProtocolError
+from furymesh.core.ids import FileId, access_proof, discovery_tag
+from furymesh.net.addresses import is_loopback, may_mean, packed_ip, same_machine, unpacked_ip
+from furymesh.net.handler import Traffic
+from furymesh.net.reading import LinkReader
+from furymesh.wire import codec, records
+from furymesh.wire import messages as m
+from furymesh.wire.authentication import (
+    LENGTH_SIZE,
+    PROLOGUE,
+    check_payload,
+    frame_message,
+    make_payload,
+    message_size,
+)
+from furymesh.wire.noise import Handshake
+from furymesh.wire.records import HEADER_SIZE, MAX_CIPHERTEXT, Opening, Sealing
+from furymesh.wire.session import Session
+from tests.fuzz.engine import Target
+from tests.fuzz.targets_core import text_of
+
+HASH = b"h" * 32
+KEY = b"k" * 32
+PSK = b"p" * 32
+FILES = (FileId(b"a" * 32), FileId(b"b" * 32))
+# A point of low order: it agrees on nothing with anybody.
+LOW_ORDER = bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800")
+
+_STATIC = {True: X25519PrivateKey.from_private_bytes(b"1" * 32)}
+_STATIC[False] = X25519PrivateKey.from_private_bytes(b"2" * 32)
+_EPHEMERAL = {True: X25519PrivateKey.from_private_bytes(b"3" * 32)}
+_EPHEMERAL[False] = X25519PrivateKey.from_private_bytes(b"4" * 32)
+_IDENTITY = Ed25519PrivateKey.from_private_bytes(b"5" * 32)
+
+
+# --- the handshake ------------------------------------------------------------------
+
+
+def _ends(psk: bytes | None) -> tuple[Handshake, Handshake]:
+    initiator, responder = (
+        Handshake(
+            initiator=role,
+            static=_STATIC[role],
+            prologue=PROLOGUE,
+            psk=psk,
+            ephemeral=_EPHEMERAL[role],
+        )
+        for role in (True, False)
+    )
+    return initiator, responder
+
+
+def _payload(step: int) -> bytes:
+    mine = _STATIC[step == 2].public_key().public_bytes_raw()
+    return make_payload(_IDENTITY, mine) if step else b""
+
+
+def _until(step: int, psk: bytes | None) -> tuple[Handshake, Handshake]:
+    """Who writes message `step` and who reads it, all before having gone well."""
+    writer, reader = _ends(psk)
+    for earlier in range(step):
+        reader.read_message(writer.write_message(_payload(earlier)))
+        writer, reader = reader, writer
+    return writer, reader
+
+
+def handshake(data: bytes) -> None:
+    """One message of the handshake, as its first byte says, to the end that awaits it."""
+    step, psk = data[:1].rjust(1, b"\0")[0] % 3, PSK if data[:1] > b"\x7f" else None
+    _, reader = _until(step, psk)
+    size = message_size(data[1 : 1 + LENGTH_SIZE])
+    payload = reader.read_message(data[1 + LENGTH_SIZE :][:size])
+    if step:
+        check_payload(payload, reader.remote_static)
+
+
+def hostile_payload(data: bytes) -> None:
+    """A peer with good keys who claims something else inside them."""
+    step = 1 + data[:1].rjust(1, b"\0")[0] % 2
+    writer, reader = _until(step, None)
+    payload = reader.read_message(writer.write_message(data[1:800]))
+    assert payload == data[1:800]
+    check_payload(payload, reader.remote_static)
+
+
+def _handshakes() -> dict[str, bytes]:
+    seeds = {}
+    for psk in (None, PSK):
+        for step in range(3):
+            writer, _ = _until(step, psk)
+            message = frame_message(writer.write_message(_payload(step)))
+            first = bytes([step + (129 if psk else 0)])
+            seeds[f"{step}-{'psk' if psk else 'plain'}"] = first + message
+    return seeds
+
+
+# --- records and messages -------------------------------------------------------------
+
+
+def record_stream(data: bytes) -> None:
+    """Records end to end, as they come off the wire."""
+    opening = Opening(KEY)
+    at = 0
+    while len(data) - at >= HEADER_SIZE:
+        size = records.ciphertext_size(data, at)
+        assert size <= MAX_CIPHERTEXT
+        at += HEADER_SIZE
+        if len(data) - at < size:
+            return
+        assert opening.open(data[at : at + size])
+        at += size
+
+
+def sealed_records(*plains: bytes) -> bytes:
+    sealing = Sealing(KEY)
+    out = bytearray()
+    for plain in plains:
+        buffer = bytearray(len(plain) + records.OVERHEAD)
+        sealing.seal_into(plain, memoryview(buffer), 0)
+        out += buffer
+    return bytes(out)
+
+
+def message(data: bytes) -> None:
+    """What is understood can be said again."""
+    read = codec.decode(data)
+    if not isinstance(read, m.Unknown):
+        assert codec.decode(codec.encode(read)) == read or isinstance(read, m.Goodbye)
+
+
+def parts_of(data: bytes) -> Iterator[bytes]:
+    """The input cut into parts, each after its length in two bytes."""
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 2], "big")
+        yield data[at + 2 : at + 2 + size]
+        at += 2 + size
+
+
+def joined(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+
+
+class Answering:
+    """A link and its handler at once: takes part in one share, as a swarm would."""
+
+    def __init__(self) -> None:
+        self.session = Session(initiator=False, handshake_hash=HASH)
+        self.remote = ("192.0.2.1", 7)
+        self.farewell: m.Reason | None = None
+        self._memory = memoryview(bytearray(codec.MAX_PIECE))
+
+    def message(self, link: object, message: m.Message) -> None:
+        session = self.session
+        match message:
+            case m.Join():
+                if session.proves(message, FILES[0]):
+                    session.accept(message, FILES[0])
+                    if not session.joined(FILES[0]):
+                        session.join(FILES[0])
+            case m.Refuse():
+                session.refused(message)
+            case m.Leave():
+                file_id = session.left(message)
+                if session.joined(file_id):
+                    session.leave(file_id, m.Reason.DONE)
+            case m.Peers():
+                for peer in message.peers:
+                    may_mean(unpacked_ip(peer.ip), self.remote[0])
+            case m.Hello() | m.Ping() | m.Pong() | m.Goodbye() | m.Unknown():
+                pass
+            case _:
+                assert session.share_of(message) == FILES[0]
+
+    def sink(self, link: object, data: m.Data) -> memoryview | None:
+        assert self.session.share_of(data) == FILES[0]
+        return self._memory[: data.length]
+
+    async def room(self, link: object, data: m.Data) -> None:
+        raise AssertionError("there is always room")
+
+    def filled(self, link: object, data: m.Data) -> None:
+        assert not self.session.payload_left
+
+
+def session(data: bytes) -> None:
+    """Control messages one after the other, from a peer with good keys."""
+    end = Answering()
+    for part in parts_of(data):
+        if end.session.payload_left:
+            end.session.payload_received(len(part))
+            continue
+        read = end.session.received(part)
+        if not isinstance(read, m.Data):
+            end.message(None, read)
+
+
+class Bytes:
+    """A stream that has come already, to be received in parts."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._left = data
+        self._step = step
+
+    async def wait_readable(self, at_least: int = 1) -> None:
+        if not self._left:
+            raise LinkClosedError("the end")
+        await trio.lowlevel.checkpoint()
+
+    def receive_nowait(self, view: memoryview) -> int | None:
+        part = self._left[: min(self._step, len(view))]
+        view[: len(part)] = part
+        self._left = self._left[len(part) :]
+        return len(part) or None
+
+    def waiting(self) -> int:
+        return len(self._left)
+
+
+class SmallBuffers:
+    """Stands in for a node's buffers of megabytes."""
+
+    def __init__(self) -> None:
+        self.receive = memoryview(bytearray(2 * records.MAX_RECORD))
+        self.discard = memoryview(bytearray(codec.MAX_PIECE))
+
+
+def link_reader(data: bytes) -> None:
+    """What a peer with good keys seals into records, read by a link in parts.
+
+    The first byte says how large the parts are; if it is odd, the records are
+    taken as they are rather than sealed first.
+    """
+    first = data[:1].rjust(1, b"\0")[0]
+    parts = (part[: records.MAX_PLAINTEXT] for part in parts_of(data[1:]))
+    raw = data[1:] if first & 1 else sealed_records(*filter(None, parts))
+    # Whoever reads a byte at a time would only take longer.
+    step = (7, 61, 1_000, 200_000)[(first >> 1) % 4] + len(raw) // 200
+
+    async def read() -> None:
+        end = Answering()
+        reader = LinkReader(
+            Bytes(raw, step),  # type: ignore[arg-type]
+            end.session,
+            Opening(KEY),
+            SmallBuffers(),  # type: ignore[arg-type]
+            Traffic(),
+        )
+        await reader.run(end, end)  # type: ignore[arg-type]
+
+    trio.run(read)
+
+
+def ip(data: bytes) -> None:
+    """Addresses as texts and as bytes; nothing is raised for any."""
+    text = text_of(data)
+    raw = packed_ip(text)
+    for host in (text, unpacked_ip(raw) if raw else "::1"):
+        same_machine(host)
+        is_loopback(host)
+        may_mean(host, "fe80::1")
+        may_mean("127.0.0.1", host)
+    assert not raw or packed_ip(unpacked_ip(raw)) == raw
+
+
+# --- seeds -----------------------------------------------------------------------------
+
+
+def _join(number: int, file_id: FileId = FILES[0]) -> m.Join:
+    return m.Join(number, discovery_tag(file_id), access_proof(file_id, HASH, initiator=True))
+
+
+EVERY_MESSAGE: tuple[m.Message, ...] = (
+    m.Hello(1, 1, b"instance", 7654, "furymesh 0", ("x",), b"\x7f\0\0\1", 7654),
+    _join(1),
+    m.Refuse(1, m.Reason.NOT_FOUND),
+    m.Leave(1, m.Reason.DONE),
+    m.GetManifest(1, True, (0, 1, 31)),
+    m.ManifestHeader(1, b"FMH1" + bytes(41), "film.mkv", True),
+    m.ManifestPage(1, 3, bytes(64)),
+    m.Bitmap(1, 8, b"\xff\x01", False),
+    m.Bitmap(1, 0, b"", True),
+    m.Have(1, (0, 5, 2**31 - 1)),
+    m.Lost(1, (7,)),
+    m.Request(1, (1, 2, 3)),
+    m.Data(1, 4, 65_536, 700),
+    m.Cancel(1, (1,)),
+    m.Reject(1, (1, 2), m.Reason.BUSY, (3,)),
+    m.Peers(1, (m.PeerAddress(b"\xc0\0\2\1", 7654, b"n" * 32), m.PeerAddress(bytes(16), 1))),
+    m.Ping(1),
+    m.Pong(2**64 - 1),
+    m.Goodbye(m.Reason.IDLE, "too quiet"),
+)
+_SPOKEN = tuple(map(codec.encode, EVERY_MESSAGE))
+_TALK = (_SPOKEN[0], *_SPOKEN[1:2], *(codec.encode(m.Have(1, (n,))) for n in (1, 300)))
+_DATA = (codec.encode(m.Data(1, 4, 0, 700)), bytes(300), bytes(400), codec.encode(m.Ping(1)))
+_LEAVING = (*_SPOKEN[3:4], codec.encode(_join(2)), codec.encode(_join(3, FILES[1])))
+_FRAMES = tuple(len(part).to_bytes(2, "big") + part for part in (*_SPOKEN, *_LEAVING))
+# Varints at their borders and beyond, and protobuf's groups, which nobody uses.
+_VARINTS = (b"\xff" * 4 + b"\x0f", b"\xff" * 9 + b"\x01", b"\x80" * 10, b"\x0b" * 150, b"\x0c")
+
+_link: Callable[..., bytes] = joined
+
+TARGETS = (
+    Target(
+        "handshake", handshake, _handshakes, (HandshakeError,), (LOW_ORDER, bytes(32), b"\0\x20")
+    ),
+    Target(
+        "handshake_payload",
+        hostile_payload,
+        lambda: {"second": b"\0" + _payload(1), "third": b"\1" + _payload(2)},
+        (HandshakeError,),
+        (LOW_ORDER, bytes(32), b"\1" + bytes(31), b"\xff" * 32),
+    ),
+    Target(
+        "records",
+        record_stream,
+        lambda: {"two": sealed_records(b"one", b"t" * 300), "one": sealed_records(bytes(1_000))},
+        (ProtocolError,),
+        (b"\0\0\0\x11", b"\0\2\0\x10", b"\0\2\0\x11", b"\xff\xff\xff\xff"),
+    ),
+    Target(
+        "message",
+        message,
+        lambda: {
+            f"{number:02}-{type(each).__name__}": codec.encode(each)
+            for number, each in enumerate(EVERY_MESSAGE)
+        },
+        (ProtocolError,),
+        (*_SPOKEN, *_VARINTS),
+    ),
+    Target(
+        "session",
+        session,
+        lambda: {
+            "all": joined(*_TALK, *_SPOKEN[4:12], *_SPOKEN[13:]),
+            "data": joined(*_TALK, *_DATA),
+            "leaving": joined(*_TALK, *_LEAVING),
+        },
+        (ProtocolError,),
+        (*_FRAMES, *_VARINTS),
+    ),
+    Target(
+        "link_reader",
+        link_reader,
+        lambda: {
+            "sealed": b"\0" + joined(*_TALK, *_SPOKEN[4:12], *_DATA, *_SPOKEN[13:]),
+            "data": b"\2" + joined(*_TALK, *_DATA * 3),
+            "raw": b"\5" + sealed_records(*_TALK, *_DATA),
+        },
+        (PeerError, LinkClosedError),
+        (*_FRAMES, *_VARINTS),
+    ),
+    Target(
+        "ip",
+        ip,
+        lambda: {"v4": b"192.0.2.1", "v6": b"fe80::1%eth0", "mapped": b"::ffff:127.0.0.1"},
+        (),
+        (b"::", b"%", b".", b"0x7f", b"ffff:", b"127.1", b"/64"),
+    ),
+)
