@@ -175,7 +175,8 @@ def read_bytes(path: Path, limit: int) -> bytes | None:
     with translating(path, "read"):
         try:
             with open(open_plain(path, os.O_RDONLY), "rb") as file:
-                raw = file.read(limit + 1)
+                # The room for what is asked is taken before anything is read.
+                raw = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
         except FileNotFoundError:
             return None
         if len(raw) > limit:

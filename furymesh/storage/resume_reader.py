@@ -31,6 +31,9 @@ from furymesh.storage.files import translating
 # that are seconds apart. What lies beyond in a file is not ours.
 MAX_FILE = MAX_SNAPSHOT + 2 * MAX_CHUNKS * RECORD_SIZE
 
+# Files may carry any time; what comes after the year 9999 has no calendar date.
+LAST_TIME = 253_402_300_799.0  # seconds since the epoch
+
 _SUFFIX = ".resume"
 _NAME = re.compile(r"([0-9a-f]{64})\.resume")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -137,7 +140,7 @@ def _read(path: Path) -> tuple[bytes, float]:
                 raise DamagedResumeDataError("it is not a file of this user")
             if facts.st_size > MAX_FILE:
                 raise DamagedResumeDataError("it is impossibly large")
-            return file.read(MAX_FILE), facts.st_mtime
+            return file.read(facts.st_size), min(max(facts.st_mtime, 0.0), LAST_TIME)
 
 
 def _file_id_in(path: Path) -> FileId:

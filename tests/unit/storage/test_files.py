@@ -3,6 +3,7 @@ import ctypes
 import errno
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,6 +98,18 @@ def test_never_follows_a_link(
         os.close(fd)
     assert [path.name for path in outside.iterdir()] == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
+
+
+def test_reading_takes_the_room_of_the_file_and_not_of_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"abc")
+    tracemalloc.start()
+    try:
+        assert read_bytes(tmp_path / "small", 1 << 30) == b"abc"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(EnvironmentFault, match="larger than 2 bytes"):
+        read_bytes(tmp_path / "small", 2)
 
 
 def test_refuses_what_is_not_a_file_without_waiting_for_it(tmp_path: Path, root: int) -> None:

@@ -10,12 +10,14 @@ import signal
 import stat
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from furymesh.cli.resume_view import detail_lines, summary_record
 from furymesh.core.bitfield import chunks_of, mask_of
 from furymesh.core.errors import (
     DamagedResumeDataError,
@@ -613,6 +615,26 @@ def test_an_absurdly_large_file_is_not_read(tmp_path: Path) -> None:
     os.truncate(resume_path(tmp_path, FILE_ID), 2**40)
     with pytest.raises(DamagedResumeDataError, match="impossibly large"):
         load(tmp_path)
+
+
+def test_reading_takes_the_room_of_the_file_and_not_of_the_largest_one(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    tracemalloc.start()
+    try:
+        peek(resume_path(tmp_path, FILE_ID), boot_id=BOOT)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seconds", [-(2**33), 2**39])
+def test_a_file_of_an_impossible_time_can_be_listed(tmp_path: Path, seconds: int) -> None:
+    create(tmp_path).close()
+    path = resume_path(tmp_path, FILE_ID)
+    os.utime(path, (seconds, seconds))
+    summary = peek(path, boot_id=BOOT)
+    assert summary_record(summary)["updated_at"][:4] in ("1970", "9999", "2446")  # ext4 ends there
+    assert list(detail_lines(summary))
 
 
 def test_no_message_shows_the_content_key(tmp_path: Path) -> None:
