@@ -99,11 +99,12 @@ def lock(data: bytes) -> None:
     path = put(place("lock") / "node.lock", data)
     with open(path, "rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        looks, lock_module._LOOKS = lock_module._LOOKS, 1
+        looks, pause = lock_module._LOOKS, lock_module._LOOK_INTERVAL
+        lock_module._LOOKS, lock_module._LOOK_INTERVAL = 1, 0.0
         try:
             FileLock(path).acquire("fuzz")
         finally:
-            lock_module._LOOKS = looks
+            lock_module._LOOKS, lock_module._LOOK_INTERVAL = looks, pause
     raise AssertionError("a lock that is held was taken")
 
 
@@ -164,8 +165,9 @@ def orders(data: bytes) -> None:
 def config(data: bytes) -> None:
     path = put(place("config") / "config.yaml", data)
     read = load_config(path, place("config") / "data")
+    assert read.transfer.resume_dir.is_absolute()
+    assert read.api.socket.is_absolute()
     for found in (read.transfer.resume_dir, read.storage.download_dir, read.api.socket):
-        assert found.is_absolute()
         os.fsencode(found)
 
 
