@@ -23,7 +23,9 @@ MAX_LINK_LENGTH = 16 * 1024  # far above any honest link, and nothing to parse f
 MAX_LINK_PEERS = 64  # hints to start from; the swarm tells of the others
 MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4
 
-_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]")  # IFNAMSIZ is 16
+# IFNAMSIZ is 16. Resolvers take an empty label in an interface's name for one of a host.
+_SCOPE = r"%(?=[^\]]{1,15}\])[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_BRACKETED = re.compile(rf"\[([0-9A-Fa-f:.]+(?:{_SCOPE})?)\]")
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # at most 63, RFC 1035 again
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 

@@ -18,6 +18,17 @@ def test_hosts_that_no_resolver_takes_are_refused(host: str) -> None:
         Address.parse(f"{host}:1")
 
 
+@pytest.mark.parametrize("scope", ["..", "a..b", ".a", "a.", "", "a" * 16, "a.b." + "c" * 12])
+def test_scopes_that_no_resolver_takes_are_refused(scope: str) -> None:
+    with pytest.raises(UsageError, match="not an IPv6 address"):
+        Address.parse(f"[fe80::1%{scope}]:1")
+
+
+@pytest.mark.parametrize("scope", ["eth0.100", "wlan-1_", "a" * 15])
+def test_accepted_scopes_can_be_looked_up(scope: str) -> None:
+    assert Address.parse(f"[fe80::1%{scope}]:1").host.encode("idna")
+
+
 @pytest.mark.parametrize("host", ["x" * 63, "a.b", "x" * 63 + ".y.", "_srv._tcp.a", "10.0.0.1"])
 def test_accepted_hosts_can_be_looked_up(host: str) -> None:
     assert Address.parse(f"{host}:1").host.encode("idna")
