@@ -150,10 +150,12 @@ def _parent(root_fd: int, components: Sequence[str]) -> Iterator[int]:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` and its parents, the new ones 0700; raises EnvironmentFault."""
+    """Make `path` and its parents, the new ones 0700 and durable; raises EnvironmentFault."""
     with translating(path, "create"):
         for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
             missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+            # What is synced in a directory is lost if the directory's own name is.
+            fsync_dir(missing.parent)
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 

@@ -57,6 +57,12 @@ class ManifestStore:
             file.seek(_page_offset(manifest.header, page))
             file.write(manifest.page(page))
 
+    def sync(self, file_id: FileId) -> None:
+        """Make the pages that `save_page` stored survive a power cut; raises EnvironmentFault."""
+        path = self._path(file_id)
+        with translating(path, "sync"), open(open_plain(path, os.O_WRONLY), "wb") as file:
+            os.fdatasync(file.fileno())
+
     def load(self, file_id: FileId) -> Manifest | None:
         """The stored manifest, whole or in part; None if it is absent or unusable.
 

@@ -145,6 +145,11 @@ class Workspace:
     def publish(self) -> Path:
         """Give the verified part its final name, then drop the resume data."""
         self.part.sync()
+        if self.resume is not None:
+            # From the rename on these are the only proof that the result is ours
+            # (`take_back`): a power cut must not leave the new name without them.
+            self.resume.mark_epoch(self.part.sync)
+            self._manifests.sync(self.order.file_id)
         self.part.close()
         path = publish(
             self.part.path,

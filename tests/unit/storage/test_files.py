@@ -292,3 +292,13 @@ def test_rename_exchange(tmp_path: Path) -> None:
         rename_exchange(tmp_path / "none", other)
     assert other.is_dir()
     assert sorted(os.listdir(tmp_path)) == ["one", "other"]
+
+
+def test_new_directories_are_durable_up_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    make_private_directory(tmp_path / "a" / "b" / "c")
+    parents = (tmp_path, tmp_path / "a", tmp_path / "a" / "b")
+    assert synced == [parent.stat().st_ino for parent in parents]

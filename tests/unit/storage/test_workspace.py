@@ -15,10 +15,11 @@ from furymesh.core.errors import (
 )
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
+from furymesh.storage import resume
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.part_names import part_path
 from furymesh.storage.placing import SEALED_SUFFIX
-from furymesh.storage.resume import Summary, list_all, resume_path
+from furymesh.storage.resume import ResumeData, Summary, list_all, resume_path
 from furymesh.storage.workspace import Workspace
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
 
@@ -234,3 +235,40 @@ def test_wrong_key_is_told_before_anything_is_written(settings: Settings) -> Non
         workspace.open("", ())
     workspace.close()
     assert os.listdir(settings.download_dir) == []
+
+
+def test_power_cut_right_after_the_rename_is_taken_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof that the result is ours was on the disk before it got its name."""
+    monkeypatch.setattr(resume, "current_boot_id", lambda: b"\1" * 16)
+    first, _, _ = opened(settings)
+    write(first, GEOMETRY.all_chunks)
+    for page in range(MANIFEST.header.page_count):
+        first.remember_page(page)
+    synced: list[int] = []
+    sync = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        sync(fd)
+        synced.append(os.fstat(fd).st_ino)
+
+    class PowerCutError(Exception):
+        pass
+
+    def power_cut(self: ResumeData) -> None:
+        raise PowerCutError
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(ResumeData, "delete", power_cut)
+    with pytest.raises(PowerCutError):
+        first.publish()
+    first.close()
+    (manifest,) = (settings.data_dir / "manifests").iterdir()
+    assert manifest.stat().st_ino in synced
+    monkeypatch.undo()
+    monkeypatch.setattr(resume, "current_boot_id", lambda: b"\2" * 16)
+    second, good, _ = opened(settings)
+    assert good == GEOMETRY.all_chunks
+    assert second.publish() == settings.download_dir / "film.bin"
+    second.close()
