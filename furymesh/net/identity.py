@@ -65,7 +65,7 @@ def load_or_create(data_dir: Path) -> Identity:
     """
     path = data_dir / FILE_NAME
     with _translating(path):
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(data_dir)
         raw = _read(path)
         if raw is None:
             _create(path)
@@ -134,7 +134,19 @@ def _create(path: Path) -> None:
             os.link(temporary, path)
     finally:
         os.unlink(temporary)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_directory(path.parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make `path` and its parents, each durable under its name before anything is in it."""
+    for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(missing.parent)
+    path.mkdir(exist_ok=True)  # complains if it is something else
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

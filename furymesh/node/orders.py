@@ -17,7 +17,13 @@ from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
 from furymesh.core.paths import shown
-from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
+from furymesh.storage.files import (
+    atomic_write,
+    fsync_dir,
+    make_private_directory,
+    read_bytes,
+    translating,
+)
 
 MAX_ORDER = 64 * 1024  # a link of the greatest length and some paths
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -77,8 +83,13 @@ class Orders:
         atomic_write(self._path(order.link.file_id), raw)
 
     def remove(self, file_id: FileId) -> None:
+        """Forget an order, for good: what is done must not be ordered again by a power cut."""
         with translating(self._path(file_id), "remove"):
-            self._path(file_id).unlink(missing_ok=True)
+            try:
+                self._path(file_id).unlink()
+            except FileNotFoundError:
+                return
+        fsync_dir(self._directory)
 
     def list(self) -> tuple[list[DetachedOrder], list[str]]:
         """The readable orders, and a line for each that is not."""

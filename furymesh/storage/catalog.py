@@ -24,7 +24,13 @@ from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import KEY_SIZE, Sealer
-from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
+from furymesh.storage.files import (
+    atomic_write,
+    fsync_dir,
+    make_private_directory,
+    read_bytes,
+    translating,
+)
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.scan import Facts, Scan
 
@@ -111,6 +117,8 @@ class Catalog:
                 path.unlink()
             except FileNotFoundError:
                 return False
+        # A power cut must not bring the entry back, least of all without its manifest.
+        fsync_dir(self._directory)
         self.manifests.delete(file_id)
         return True
 

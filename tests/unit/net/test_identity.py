@@ -283,3 +283,13 @@ def test_a_write_cut_short_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(DiskFullError):
             load_or_create(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_new_directories_are_durable_up_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    load_or_create(tmp_path / "a" / "b")
+    for directory in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        assert directory.stat().st_ino in synced

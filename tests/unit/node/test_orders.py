@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -65,3 +66,14 @@ def test_damaged_orders_are_named_and_passed_over(tmp_path: Path, raw: bytes) ->
 def test_malformed_order_is_the_callers_fault() -> None:
     with pytest.raises(UsageError, match="malformed"):
         DetachedOrder.decode({})
+
+
+def test_what_is_done_stays_done_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Orders(tmp_path)
+    orders.add(order())
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    orders.remove(FILE_ID)
+    assert synced == [(tmp_path / "orders").stat().st_ino]

@@ -203,3 +203,20 @@ def test_a_key_of_another_share_is_no_hit(tmp_path: Path) -> None:
     assert catalog.find_unchanged(found, Options.of(manifest.header)) is None
     catalog.add(entry_of(manifest, facts=found.facts, key=KEY), manifest)
     assert catalog.find_unchanged(found, Options.of(manifest.header)) is not None
+
+
+def test_what_was_removed_stays_removed_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the entry might come back when its manifest does not."""
+    catalog, manifest = Catalog(tmp_path), manifest_of(b"1")
+    catalog.add(entry_of(manifest), manifest)
+    directory = (tmp_path / "catalog").stat().st_ino
+    kept: dict[int, bool] = {}
+
+    def fsync(fd: int) -> None:
+        kept[os.fstat(fd).st_ino] = catalog.manifests.load(manifest.file_id) is not None
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert catalog.remove(manifest.file_id)
+    assert kept[directory], "the manifest was gone before the entry was"
