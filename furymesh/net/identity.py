@@ -1,7 +1,8 @@
 """This node's identity: one Ed25519 key in one file, made on first use.
 
-The file `<data_dir>/identity.key` holds one line, a format name and the 32-byte
-seed in base64.
+The file `<data_dir>/identity.key` holds one line: a format name, the 32-byte
+seed in base64 and a checksum, without which a flipped bit would make another
+identity. A file of before the checksum is good for as long as it lasts.
 
 Invariants: the key exists only in files of mode 0600, from the first system
 call on. The file appears whole or not at all, and never changes: it is written
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.core.errors import DiskFullError, EnvironmentFault, LocalDataError
@@ -30,9 +32,11 @@ from furymesh.core.ids import NodeId, node_id_text
 
 FILE_NAME: Final = "identity.key"
 
-_FORMAT: Final = b"furymesh-identity-1"
+_FORMAT: Final = b"furymesh-identity-2"
+_BARE_FORMAT: Final = b"furymesh-identity-1"  # without a checksum
 _SEED_SIZE: Final = 32
-_LINE_SIZE: Final = len(_FORMAT) + 1 + 44 + 1
+_CHECKSUM_SIZE: Final = 16  # bytes: against accidents, not against people
+_LINE_SIZE: Final = len(_FORMAT) + 1 + 44 + 1 + 2 * _CHECKSUM_SIZE + 1
 # A file that is one byte longer than it may be is already wrong; reading on
 # would only serve whoever put a huge one there.
 _READ_LIMIT: Final = _LINE_SIZE + 1
@@ -100,11 +104,11 @@ def _read(path: Path) -> bytes | None:
 
 def _parse(raw: bytes, path: Path) -> bytes:
     """The seed in the file's one line; raises LocalDataError."""
-    name, _, text = raw.partition(b" ")
+    text = raw[len(_FORMAT) + 1 :][:44]  # the names are equally long
     seed = b""
     with suppress(binascii.Error):
-        seed = base64.b64decode(text.removesuffix(b"\n"), validate=True)
-    if name != _FORMAT or len(seed) != _SEED_SIZE or raw != _line(seed):
+        seed = base64.b64decode(text, validate=True)
+    if len(seed) != _SEED_SIZE or raw not in (_line(seed), _bare_line(seed)):
         raise LocalDataError(
             f"the identity key {path} is damaged: restore it from a backup, or remove it to get "
             "a new identity (peers will know this node by another id)"
@@ -113,7 +117,12 @@ def _parse(raw: bytes, path: Path) -> bytes:
 
 
 def _line(seed: bytes) -> bytes:
-    return _FORMAT + b" " + base64.b64encode(seed) + b"\n"
+    checksum = blake3(seed).hexdigest(_CHECKSUM_SIZE).encode("ascii")
+    return b"%b %b %b\n" % (_FORMAT, base64.b64encode(seed), checksum)
+
+
+def _bare_line(seed: bytes) -> bytes:
+    return b"%b %b\n" % (_BARE_FORMAT, base64.b64encode(seed))
 
 
 def _create(path: Path) -> None:

@@ -6,7 +6,6 @@ The progress itself is resume data like any other.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
 from furymesh.core.paths import shown
+from furymesh.storage import checked_json
 from furymesh.storage.files import (
     atomic_write,
     fsync_dir,
@@ -76,7 +76,7 @@ class Orders:
 
     def add(self, order: DetachedOrder) -> None:
         """Keep an order; raises UsageError for one that is too long."""
-        raw = json.dumps(order.encode()).encode()
+        raw = checked_json.encode(order.encode())
         if len(raw) > MAX_ORDER:
             raise UsageError("the order is too long: use a shorter output path or fewer peers")
         make_private_directory(self._directory)
@@ -98,7 +98,7 @@ class Orders:
             paths = sorted(self._directory.glob("*.json")) if self._directory.is_dir() else []
         for path in paths:
             try:
-                value = json.loads(read_bytes(path, MAX_ORDER) or b"")
+                value, _ = checked_json.decode(read_bytes(path, MAX_ORDER) or b"")
                 orders.append(DetachedOrder.decode(value))
             except (ValueError, RecursionError, FuryMeshError) as error:
                 problems.append(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import KEY_SIZE, Sealer
+from furymesh.storage import checked_json
 from furymesh.storage.files import (
     atomic_write,
     fsync_dir,
@@ -37,7 +37,7 @@ from furymesh.storage.scan import Facts, Scan
 DIRECTORY = "catalog"
 MAX_ENTRY_SIZE = 128 * 1024 * 1024  # facts of a million files, about 80 bytes each
 
-_VERSION = 1
+_BARE_VERSION = 1  # of entries from before they had a checksum
 _YEAR_10000 = 253_402_300_800  # seconds; what comes later has no calendar date
 _SUFFIX = ".json"
 
@@ -198,7 +198,6 @@ def _same_tree(entry: CatalogEntry, manifest: Manifest, scan: Scan) -> bool:
 
 def _encode(entry: CatalogEntry) -> bytes:
     fields = {
-        "version": _VERSION,
         "file_id": entry.file_id.hex(),
         "path": str(entry.path),
         "name": entry.name,
@@ -209,14 +208,16 @@ def _encode(entry: CatalogEntry) -> bytes:
         "added_at": entry.added_at,
         "facts": entry.facts,
     }
-    return json.dumps(fields).encode("ascii") + b"\n"
+    return checked_json.encode(fields)
 
 
 def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
     """Read an entry; raises ValueError, KeyError or TypeError for anything odd."""
-    fields = json.loads(raw)
-    if fields["version"] != _VERSION or fields["file_id"] != file_id.hex():
-        raise ValueError("it is of another version or another share")
+    fields, checked = checked_json.decode(raw)
+    if not checked and fields["version"] != _BARE_VERSION:
+        raise ValueError("it is of another version")
+    if fields["file_id"] != file_id.hex():
+        raise ValueError("it is of another share")
     path, name = _typed(fields["path"], str), _typed(fields["name"], str)
     # fsencode raises ValueError for what no path can hold.
     if not path.startswith("/") or b"\0" in os.fsencode(path) or name != safe_name(name, ""):

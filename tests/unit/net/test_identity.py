@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 import stat
@@ -44,11 +45,33 @@ def test_made_once_then_loaded(tmp_path: Path) -> None:
 
 def test_the_form_of_the_file(tmp_path: Path) -> None:
     made = load_or_create(tmp_path)
-    name, text = (tmp_path / FILE_NAME).read_text().split(" ")
-    assert name == "furymesh-identity-1"
-    assert text.endswith("\n")
-    assert len(text) == 45
+    name, text, checksum = (tmp_path / FILE_NAME).read_text().split(" ")
+    assert name == "furymesh-identity-2"
+    assert len(text) == 44
+    assert checksum.endswith("\n")
+    assert len(checksum) == 33
     assert made.node_id == made.private.public_key().public_bytes_raw()
+
+
+def test_a_key_from_before_the_checksum_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    line = b"furymesh-identity-1 " + base64.b64encode(bytes(range(32))) + b"\n"
+    path.write_bytes(line)
+    path.chmod(0o600)
+    assert load_or_create(tmp_path).private.private_bytes_raw() == bytes(range(32))
+    assert path.read_bytes() == line
+
+
+def test_no_changed_bit_makes_another_identity(tmp_path: Path) -> None:
+    load_or_create(tmp_path)
+    path = tmp_path / FILE_NAME
+    line = path.read_bytes()
+    for bit in range(len(line) * 8):
+        changed = bytearray(line)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(LocalDataError, match="backup"):
+            load_or_create(tmp_path)
 
 
 def test_signatures_are_the_nodes(tmp_path: Path) -> None:
@@ -181,7 +204,8 @@ def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> No
         lambda line: line + b"\n",
         lambda line: line + b"x" * 100_000,
         lambda line: bytes(len(line)),
-        lambda line: line.replace(b"identity-1", b"identity-2"),
+        lambda line: line.replace(b"identity-2", b"identity-3"),
+        lambda line: line.replace(b"identity-2", b"identity-1"),
         lambda line: line.replace(b" ", b"  "),
         lambda line: line[:25] + b"*" + line[26:],
         lambda line: b"\xff\xfe" + line,
@@ -194,6 +218,7 @@ def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> No
         "long",
         "zeros",
         "version",
+        "earlier version",
         "spaces",
         "not base64",
         "not text",
@@ -210,7 +235,7 @@ def test_a_damaged_key_is_named_and_left_alone(tmp_path: Path, damage: Any) -> N
     assert str(path) in message
     assert "backup" in message
     assert "\n" not in message
-    assert line[20:-1].decode() not in message
+    assert line[20:64].decode() not in message
     assert path.read_bytes() == damage(line)
 
 

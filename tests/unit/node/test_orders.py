@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -27,6 +28,29 @@ def test_orders_survive(tmp_path: Path) -> None:
     orders.remove(FILE_ID)
     orders.remove(FILE_ID)
     assert orders.list() == ([], [])
+
+
+def test_no_changed_bit_is_obeyed(tmp_path: Path) -> None:
+    """Not even one that still makes sense, like another output."""
+    orders = Orders(tmp_path)
+    orders.add(order(tmp_path / "out"))
+    (path,) = (tmp_path / "orders").iterdir()
+    raw = path.read_bytes()
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        good, (problem,) = orders.list()
+        assert good == [], f"bit {bit}"
+        assert str(path) in problem
+
+
+def test_orders_from_before_the_checksum_are_read(tmp_path: Path) -> None:
+    orders = Orders(tmp_path)
+    orders.add(order())
+    (path,) = (tmp_path / "orders").iterdir()
+    path.write_text(json.dumps(order().encode()))
+    assert orders.list() == ([order()], [])
 
 
 def test_order_with_a_key_is_nobody_elses_business(tmp_path: Path) -> None:

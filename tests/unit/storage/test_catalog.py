@@ -13,6 +13,7 @@ from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
+from furymesh.storage import checked_json
 from furymesh.storage.catalog import Catalog, CatalogEntry, Options
 from furymesh.storage.scan import Facts, Scan, scan
 
@@ -81,7 +82,7 @@ def test_every_damage_is_named_and_none_is_fatal(tmp_path: Path) -> None:
     catalog.add(entry_of(bad, key=KEY), bad)
     path = tmp_path / "catalog" / f"{bad.file_id.hex()}.json"
     raw = path.read_bytes()
-    fields = json.loads(raw)
+    fields = {"version": 1, **json.loads(raw)["entry"]}
     damages = [raw[:length] for length in range(0, len(raw) - 2, 5)]
     damages += [b"\xff" + raw, b"[" * 100_000, b"[]", b"null", b"{}"]
     odd: list[Any] = [[], {}, "x", -1.5, [[1]], [1], [["1"] * 5]]
@@ -103,6 +104,10 @@ def test_every_damage_is_named_and_none_is_fatal(tmp_path: Path) -> None:
     damages += [json.dumps({**fields, name: value}).encode() for name, value in changes]
     for name in fields:
         damages.append(json.dumps({k: v for k, v in fields.items() if k != name}).encode())
+    # What a checksum vouches for may be odd all the same.
+    damages += [
+        checked_json.encode({**fields, name: value}) for name, value in changes if name != "version"
+    ]
     for damage in damages:
         path.write_bytes(damage)
         entries, damaged = catalog.list()
@@ -113,6 +118,29 @@ def test_every_damage_is_named_and_none_is_fatal(tmp_path: Path) -> None:
         assert damaged[0].reason.isprintable()
         with pytest.raises(LocalDataError):
             catalog.get(bad.file_id)
+
+
+def test_no_changed_bit_is_believed(tmp_path: Path) -> None:
+    """Not even one that still makes sense, like another digit of a size."""
+    catalog, manifest = Catalog(tmp_path), manifest_of(b"1")
+    catalog.add(entry_of(manifest), manifest)
+    path = tmp_path / "catalog" / f"{manifest.file_id.hex()}.json"
+    raw = path.read_bytes()
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(LocalDataError, match="share the path again"):
+            catalog.get(manifest.file_id)
+
+
+def test_entries_from_before_the_checksum_are_read(tmp_path: Path) -> None:
+    catalog, manifest = Catalog(tmp_path), manifest_of(b"1")
+    catalog.add(entry_of(manifest), manifest)
+    path = tmp_path / "catalog" / f"{manifest.file_id.hex()}.json"
+    fields = json.loads(path.read_bytes())["entry"]
+    path.write_text(json.dumps({"version": 1, **fields}))
+    assert catalog.get(manifest.file_id) == entry_of(manifest)
 
 
 def test_an_entry_under_another_id_is_not_believed(tmp_path: Path) -> None:
