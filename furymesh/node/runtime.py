@@ -209,6 +209,7 @@ async def open_runtime(
     finally:
         for sock in runtime.listeners:
             sock.close()
+        runtime.swarm.close()
 
 
 def _renewed(before: CatalogEntry | None, now: CatalogEntry) -> bool:

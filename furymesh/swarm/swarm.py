@@ -107,6 +107,11 @@ class Swarm:
         if share.source is not None:
             share.source.close()
 
+    def close(self) -> None:
+        """Leave every share, and close what they are read from."""
+        for file_id in list(self.shares):
+            self.remove(file_id)
+
     def join(self, link: SecureLink, share: Share) -> None:
         """Ask the other end whether it takes part in a share; once per link."""
         if not link.session.joined(share.file_id):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from random import Random
 
@@ -17,6 +19,7 @@ from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.runtime import open_runtime
 from furymesh.swarm.events import Event, Started
+from tests.waiting import until
 
 CHUNK = 16 * 1024
 DATA = Random(8).randbytes(5 * CHUNK + 3)
@@ -104,6 +107,49 @@ async def test_get_resume_and_verify(tmp_path: Path, source: Path, config: Confi
         assert (await face.verify(out, shared.file_id.hex()[:8], user)).bad == (0,)
         with pytest.raises(NotFoundError):
             await face.resume(shared.file_id, user)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_downloads_leave_no_descriptor_behind(
+    tmp_path: Path, source: Path, config: Config, cancelled: bool
+) -> None:
+    shared = await face.share(source, config, chunk_size=CHUNK)
+
+    async def download(number: int, peers: list[Address]) -> None:
+        user = Config.model_validate(
+            {"data_dir": tmp_path / f"user{number}", "storage": {"reserve": "0"}}
+        )
+        with trio.CancelScope() as scope:
+
+            def on_event(event: Event) -> None:
+                if cancelled and isinstance(event, Started):
+                    scope.cancel()
+
+            out = tmp_path / f"out{number}.bin"
+            await face.get(shared.link, user, peers=peers, output=out, on_event=on_event)
+        assert scope.cancelled_caught == cancelled
+
+    with trio.fail_after(15):
+        async with open_runtime(config, listen_on=Address("127.0.0.1", 0)) as runtime:
+            await runtime.load_catalog()
+            peers = [Address.parse(runtime.addresses[0])]
+            await download(0, peers)  # what is opened once for all
+            await until(lambda: not runtime.swarm.links)
+            before = open_files()
+            for number in range(1, 4):
+                await download(number, peers)
+            await until(lambda: not runtime.swarm.links)
+            assert open_files() == before
+        assert str(source) not in open_files(), "the sharer keeps its content open"
+
+
+def open_files() -> list[str]:
+    """What this process has open, by name, without the numbers of sockets."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0])
+    return sorted(found)
 
 
 async def test_verify_needs_the_right_key(config: Config, source: Path) -> None:
