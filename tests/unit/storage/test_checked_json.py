@@ -37,7 +37,7 @@ def test_no_bit_is_free() -> None:
     for bit in range(len(raw) * 8):
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
-        assert not believed(changed), f"bit {bit}"
+        assert not believed(bytes(changed)), f"bit {bit}"
 
 
 @pytest.mark.parametrize("more", [b"", b"\n", b" ", b"}"])
