@@ -38,7 +38,10 @@ def final_path(
     `hint` is a peer's idea of the name; `sealed` if ciphertext will be kept.
     Raises EnvironmentFault.
     """
-    if order.output is None and stored is not None:
+    # What is asked for again may be there by now, as the folder that was just published.
+    if stored is not None and (
+        order.output is None or os.path.abspath(order.output) == stored.output
+    ):
         output = _own_path(stored.output)
         if output is not None and _worked_at(output, stored):
             return output

@@ -241,6 +241,22 @@ def test_killed_while_removing_the_replaced_folder(settings: Settings) -> None:
     assert not part.exists()
 
 
+def test_killed_after_publishing_a_folder_to_the_output_asked_for(settings: Settings) -> None:
+    """Its name is a folder now, and yet not a place to put another copy into."""
+    final = settings.download_dir / "films"
+    first, _, _ = start(settings, manifest=FOLDER, output=final)
+    fill(first)
+    part = first.part.path
+    first.part.sync()
+    first.close()
+    part.rename(final)  # and here the process dies
+    again, good, doubtful = start(settings, manifest=FOLDER, output=final)
+    assert (again.final, good, doubtful) == (final, ALL, 0)
+    assert again.publish() == final
+    again.close()
+    assert sorted(os.listdir(final)) == ["a", "b"]
+
+
 def test_part_itself_is_never_removed(settings: Settings) -> None:
     """The final name holds a whole copy, and the part is one too."""
     first, _, _ = start(settings)
