@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -90,22 +89,6 @@ class Setting:
         told = {path: content for path, _, content in recording.everything().walk()}
         assert told == on_disk(self.disk), "the model is not what the disk holds"
         return recording
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in memory if possible: syncing a thousand downloads would take its time."""
-    memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def mesh(place: Path) -> Iterator[Mesh]:
-    made = Mesh(place)
-    yield made
-    made.close()
 
 
 def a_file(root: Path, chunks: int) -> Path:
