@@ -142,7 +142,7 @@ class Download:
             nursery.start_soon(fetching.run)
             nursery.start_soon(self._saving.keep_syncing, fetching)
             nursery.start_soon(self._reporting, fetching)
-            await self._transfer(fetching)
+            await self._transfer(fetching, metadata)
             await self._saving.store_pages(metadata)
             nursery.cancel_scope.cancel()
         return await self._publish()
@@ -162,8 +162,7 @@ class Download:
             )
         self._tell_notes()
         if doubtful:
-            while metadata.missing:
-                await metadata.changed.wait()
+            await self._whole_manifest(metadata)
             check = Check(manifest, doubtful, workspace.part.read_chunk_into)
             proven = await self._check(check, final=False)
             with self._clock.local_work():
@@ -201,13 +200,19 @@ class Download:
         self.share.serve(manifest, good, workspace.source(workspace.part.path))
         return fetching
 
-    async def _transfer(self, fetching: Fetching) -> None:
+    async def _whole_manifest(self, metadata: ManifestFetch) -> None:
+        while metadata.missing:
+            await metadata.changed.wait()
+
+    async def _transfer(self, fetching: Fetching, metadata: ManifestFetch) -> None:
         """Until every chunk is on disk and a last reading of the disk agrees."""
         workspace, manifest = self._workspace, self.share.manifest
         assert manifest is not None
         everything = manifest.header.geometry.all_chunks
         for _ in range(MAX_REPAIRS):
             await fetching.everything()
+            # Chunks of an earlier run may all be here, and the digests not.
+            await self._whole_manifest(metadata)
             self._report(fetching)
             check = Check(manifest, everything, workspace.part.read_chunk_into)
             good = await self._check(check, final=True)

@@ -8,9 +8,12 @@ import trio
 
 from furymesh.core.errors import AlreadyRunningError, DiskFullError, UnavailableError
 from furymesh.core.link import Address
+from furymesh.core.manifest import Manifest
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
+from furymesh.storage.order import Order, Settings
 from furymesh.storage.resume import ResumeData
+from furymesh.storage.workspace import Workspace
 from furymesh.swarm import dialling
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Note, Progress, Started, Waiting
@@ -170,6 +173,28 @@ async def test_cancelled_download_can_be_taken_up(tmp_path: Path) -> None:
         result = await user.download(data, seed).run(user.links)
         assert result.bytes_reused == 7 * CHUNK
         assert result.path.read_bytes() == data
+
+
+async def test_all_chunks_and_no_digests_wait_for_a_peer(tmp_path: Path) -> None:
+    """Cut off when the last chunk was journaled, and the manifest's page not yet stored."""
+    data = blob(8)
+    whole = manifest_of(data)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        order = Order(whole.file_id, output=user.home / "out.bin")
+        workspace = Workspace(order, Settings(user.home, user.home / "resume", user.home))
+        workspace.remember_header(Manifest(whole.header_bytes, whole.file_id))
+        workspace.open("", ())
+        assert workspace.resume is not None
+        for chunk in range(8):
+            workspace.part.write_chunk(chunk, data[chunk * CHUNK : (chunk + 1) * CHUNK])
+            workspace.resume.add(chunk)
+        workspace.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(user.download(data).run, user.links)
+            await until(lambda: any(isinstance(event, Started) for event in user.events))
+            user.swarm.book.add(whole.file_id, seed.address, Source.USER)
+        assert (user.home / "out.bin").read_bytes() == data
 
 
 async def test_manifest_alone_leaves_nothing_on_disk(tmp_path: Path) -> None:
