@@ -1,0 +1,175 @@
+"""A download is cancelled at each step that any of its tasks takes.
+
+Trio runs tasks in steps, from one checkpoint to the next; so cancelling before
+every step of every task is cancelling at every checkpoint. Whenever it happens,
+nothing stays open or alive, and the next download takes up what was there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from furymesh.core.bitfield import chunks_of
+from furymesh.core.link import Address, Link
+from furymesh.core.manifest import Manifest
+from furymesh.node import face
+from furymesh.node.config import Config
+from furymesh.storage.finished import FinishedReader
+from furymesh.storage.manifests import ManifestStore
+from furymesh.storage.part_names import part_path
+from furymesh.storage.resume import Summary, list_all
+from furymesh.swarm.events import Result
+from tests.e2e.mesh import Mesh, write_blob
+from tests.waiting import until
+
+SEED = 2
+CHUNK = 16 * 1024
+SIZE = 5 * CHUNK + 100
+SHORT_CASES = 20
+MANY_STEPS = 100_000  # no download of this size takes a hundredth of them
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope before the n-th step that a task takes; counts them all."""
+
+    def __init__(self, scope: trio.CancelScope, step: int) -> None:
+        self._scope = scope
+        self._step = step
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+        if self.steps == self._step:
+            self._scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A share, and where it is downloaded again and again."""
+
+    link: Link
+    source: Path
+    manifest: Manifest
+    peers: tuple[Address, ...]
+    config: Config
+    final: Path
+
+    async def cancelled_at(self, step: int) -> int:
+        """Download until that step, check, and go on to the end; the steps taken."""
+        before = open_files()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        taken = await self._interrupted(step)
+        # Threads that were hashing end with the chunk that they are at.
+        await until(lambda: open_files() == before)
+        assert trio.lowlevel.current_statistics().tasks_living == tasks, "a task lives on"
+        await self._check_state()
+        shutil.rmtree(self.config.data_dir)
+        shutil.rmtree(self.final.parent)
+        self.final.parent.mkdir()
+        return taken
+
+    async def _interrupted(self, step: int) -> int:
+        with trio.CancelScope() as scope:
+            instrument = CancelAt(scope, step)
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                await self._get()
+            finally:
+                # By the scope's end it is removed already where it failed.
+                with suppress(KeyError):
+                    trio.lowlevel.remove_instrument(instrument)
+        return instrument.steps
+
+    async def _check_state(self) -> None:
+        found = list_all(self.config.transfer.resume_dir)
+        kept = 0
+        for summary in found:
+            assert isinstance(summary, Summary), summary.reason
+            part = part_path(self.final, self.link.file_id)
+            kept = self._right(self.final if self.final.exists() else part, summary.have)
+            assert kept == summary.have, "a chunk is believed in that is not there"
+        if not self.final.exists() or found:
+            result = await self._get()
+            assert result.path == self.final
+            assert result.bytes_reused >= self.manifest.header.geometry.bytes_in(kept)
+        assert self.final.read_bytes() == self.source.read_bytes()
+        assert os.listdir(self.final.parent) == [self.final.name]
+        assert os.listdir(self.config.transfer.resume_dir) == []
+
+    async def _get(self) -> Result:
+        return await face.get(self.link, self.config, output=self.final, peers=self.peers)
+
+    def _right(self, path: Path, chunks: int) -> int:
+        if not chunks:
+            return 0
+        reader = FinishedReader(path, self.manifest, None)
+        view = memoryview(bytearray(CHUNK))
+        good = 0
+        for chunk in chunks_of(chunks):
+            size = reader.read(chunk, view)
+            good |= self.manifest.matches(chunk, view[:size]) << chunk
+        reader.close()
+        return good
+
+
+@pytest.fixture
+def trial(mesh: Mesh) -> Trial:
+    source = write_blob(mesh.root / "film.bin", SIZE, SEED)
+    shared = mesh.share("seed", source, chunk_size=CHUNK)
+    node = mesh.node("seed")
+    manifest = ManifestStore(node.home).load(shared.file_id)
+    assert manifest is not None
+    files = mesh.root / "files"
+    files.mkdir()
+    config = Config.model_validate({"data_dir": mesh.root / "user", "storage": {"reserve": "0"}})
+    peers = (Address.parse(node.address),)
+    return Trial(shared.link, source, manifest, peers, config, files / "film.bin")
+
+
+def open_files() -> list[str]:
+    """What this process has open, by name, without the numbers of sockets."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0])
+    return sorted(found)
+
+
+async def cancel_everywhere(trial: Trial, cases: int | None) -> tuple[int, int]:
+    """Cancel at each step, or at about so many of them; how many cases, of how many steps."""
+    steps = await trial.cancelled_at(MANY_STEPS)
+    stride = 1 if cases is None else max(1, steps // cases)
+    done = 0
+    # How many steps there are varies a little with what the other end does when.
+    for step in range(1, steps + 1, stride):
+        try:
+            with trio.fail_after(30):
+                await trial.cancelled_at(step)
+        except BaseException as error:
+            error.add_note(f"cancelled at step {step} of about {steps}")
+            raise
+        done += 1
+    return done, steps
+
+
+def test_cancelled_at_some_steps(trial: Trial) -> None:
+    trio.run(cancel_everywhere, trial, SHORT_CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_cancelled_at_every_step(
+    trial: Trial, record_property: Callable[[str, object], None]
+) -> None:
+    done, steps = trio.run(cancel_everywhere, trial, None)
+    record_property("row", 2)
+    record_property("cases", done)
+    record_property("result", f"each of {steps} steps: nothing leaked, resumed to the same file")
