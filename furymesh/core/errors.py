@@ -100,7 +100,14 @@ class EnvironmentFault(FuryMeshError):
 
 
 class DiskFullError(EnvironmentFault):
-    """No room on the disk, or not enough above the configured reserve."""
+    """No room on the disk, or not enough above the configured reserve.
+
+    `what` is the message without its advice, for whoever can wait for room.
+    """
+
+    def __init__(self, what: str, advice: str = "free some space, then run this again") -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
 
 
 # --- our own ------------------------------------------------------------------

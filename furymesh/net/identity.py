@@ -171,7 +171,7 @@ def _translating(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
-                f"no room for the identity key {path} ({reason}): free some space"
+                f"no room for the identity key {path} ({reason})", "free some space"
             ) from error
         if error.errno == errno.ELOOP:
             raise EnvironmentFault(

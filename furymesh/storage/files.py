@@ -67,7 +67,7 @@ def translating(path: str | os.PathLike[str], action: str) -> Iterator[None]:
 def _translated(error: OSError, path: str | os.PathLike[str], action: str) -> EnvironmentFault:
     what = f"cannot {action} {shown(os.fspath(path))}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{what}: the disk is full; free some space, then run this again")
+        return DiskFullError(f"{what}: the disk is full")
     reason = (error.strerror or str(error)).lower()
     advice = _ADVICE.get(error.errno or 0)
     return EnvironmentFault(f"{what}: {reason}" + (f"; {advice}" if advice else ""))
@@ -216,6 +216,25 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def write_at(fd: int, view: memoryview, offset: int) -> None:
+    """Write every byte of `view` at `offset`; raises OSError."""
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def read_at(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset`; fewer bytes than that only at the file's end; raises OSError."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
 
 
 def fsync_dir(path: Path) -> None:

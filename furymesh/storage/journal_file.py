@@ -32,6 +32,8 @@ class JournalFile:
         self._path = path
         self._fd = fd
         self._size = 0
+        self._salt = salt
+        self._snapshot_size = 0
         self._records = RecordWriter(salt)
 
     @classmethod
@@ -48,6 +50,7 @@ class JournalFile:
             fresh = cls(temporary, os.open(temporary, flags, PRIVATE_FILE), salt)
         try:
             fresh._write(snapshot)
+            fresh._snapshot_size = fresh._size
             yield fresh
         except BaseException:
             fresh.close()
@@ -74,6 +77,13 @@ class JournalFile:
         """Make everything written so far survive a power cut."""
         with translating(self._path, "sync"):
             os.fdatasync(self._fd)
+
+    def cut(self) -> None:
+        """Take back all records; this needs no room on the disk."""
+        with translating(self._path, "shorten"):
+            os.ftruncate(self._fd, self._snapshot_size)
+        self._size = self._snapshot_size
+        self._records = RecordWriter(self._salt)
 
     def rename_over(self, path: Path) -> None:
         """Take the place of the file at `path`."""

@@ -8,9 +8,10 @@ Always true while a `PartStore` is open:
 * Every file of the layout exists at its full size (sparse where nothing has
   been written), is a regular file, and was reached without following a link.
 * No other process has the part open as a `PartStore`: it is flocked.
-* A file is *dirty* from the moment a write to it returns until a sync covers
-  it. Once a sync has failed nothing is accepted any more, because the pages
-  that failed may be gone although a second sync would report success.
+* A chunk is *dirty* from the moment its write returns until a sync covers it.
+  Once a sync has failed nothing is accepted any more, because the pages that
+  failed may be gone although a second sync would report success. If the disk
+  was full, `start_over` ends that: what was dirty is lost then.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from furymesh.core.bitfield import chunks_of, mask_of
 from furymesh.core.errors import (
+    DiskFullError,
     EnvironmentFault,
     IllegalStateError,
     NotFoundError,
@@ -39,7 +41,9 @@ from furymesh.storage.files import (
     open_beneath,
     open_directory_beneath,
     open_root,
+    read_at,
     translating,
+    write_at,
 )
 from furymesh.storage.lock import lock_open_file
 
@@ -86,12 +90,13 @@ class PartStore:
         self._lock_fd = lock_fd
         self._files = files
         self._syncing = threading.Lock()  # a sync that overlaps another waits for its outcome
-        self._failed = False
+        self._failure: BaseException | None = None  # of a sync
         # One write at a time: the kernel holds a lock for each file that is written,
         # and a second writer would burn its processor spinning there.
         self._writing = threading.Lock()
-        self._state = threading.Lock()  # guards the set and the end of `lock_fd`
-        self._dirty: set[int] = set()
+        self._state = threading.Lock()  # guards the sets and the end of `lock_fd`
+        self._dirty: set[int] = set()  # chunks written here
+        self._inherited = 0  # chunks (a mask) that an earlier process wrote
 
     @classmethod
     def open(
@@ -127,9 +132,7 @@ class PartStore:
             undo.callback(files.close)
             store = cls(part, layout, geometry, sealer, lock_fd, files)
             store._make_files()
-            store._dirty.update(
-                range(len(layout.files)) if unsynced is None else store._files_under(unsynced)
-            )
+            store._inherited = geometry.all_chunks if unsynced is None else unsynced
             fsync_dir(part.parent)
             undo.pop_all()
         return store
@@ -156,10 +159,10 @@ class PartStore:
         self._check()
         for segment, piece in self._pieces(chunk, view):
             with translating(self.path, "write"), self._borrow(segment.file) as fd, self._writing:
-                _write_at(fd, piece, segment.offset)
-            # Only now: a sync that began during the write might have missed it.
-            with self._state:
-                self._dirty.add(segment.file)
+                write_at(fd, piece, segment.offset)
+        # Only now: a sync that began during the write might have missed it.
+        with self._state:
+            self._dirty.add(chunk)
 
     def read_chunk_into(self, chunk: int, view: memoryview) -> int:
         """Read a chunk of the stream back, to be hashed; returns its length.
@@ -179,7 +182,8 @@ class PartStore:
         """Put every chunk on disk whose write returned before this call.
 
         Raises DiskFullError or EnvironmentFault, then and ever after: all that
-        was written since the last good sync must be fetched again.
+        was written since the last good sync must be fetched again. After
+        DiskFullError `start_over` makes the part usable once more.
         """
         with self._syncing:
             self._check()
@@ -187,12 +191,37 @@ class PartStore:
                 dirty, self._dirty = self._dirty, set()
             try:
                 with translating(self.path, "sync"):
-                    for file in sorted(dirty):
+                    for file in sorted(self._files_under(self._inherited | mask_of(dirty))):
                         with self._borrow(file) as fd:
                             os.fdatasync(fd)
-            except BaseException:
-                self._failed = True
+            except BaseException as error:
+                with self._state:
+                    self._dirty |= dirty
+                    self._failure = error
                 raise
+            self._inherited = 0
+
+    @property
+    def unsaved(self) -> int:
+        """The chunks (a mask) that a sync has failed to save; 0 unless one has failed."""
+        with self._state:
+            return self._inherited | mask_of(self._dirty) if self._failure is not None else 0
+
+    def start_over(self) -> None:
+        """Accept chunks again after a sync found the disk full.
+
+        The caller has made sure that no write is under way, and that nobody
+        relies on the chunks in `unsaved`: they count as not written. Raises
+        EnvironmentFault if the sync failed for another reason.
+        """
+        with self._syncing, self._state:
+            if self._failure is None:
+                return
+            if not isinstance(self._failure, DiskFullError):
+                self._check()
+            self._failure = None
+            self._inherited = 0
+            self._dirty.clear()
 
     def close(self) -> None:
         """Let go of the part and its lock; what is dirty stays for the next sync."""
@@ -209,7 +238,9 @@ class PartStore:
         self.close()
 
     def _check(self) -> None:
-        if self._failed:
+        if isinstance(self._failure, DiskFullError):
+            raise DiskFullError(self._failure.what)
+        if self._failure is not None:
             raise EnvironmentFault(
                 f"the disk under {shown(str(self.path))} failed to save earlier writes:"
                 " check it, then start the download again"
@@ -235,13 +266,15 @@ class PartStore:
         total = 0
         for segment, piece in self._pieces(chunk, view):
             with translating(self.path, "read"), self._borrow(segment.file) as fd:
-                done = _read_at(fd, piece, segment.offset)
+                done = read_at(fd, piece, segment.offset)
             total += done
             if done < segment.length:
                 break
         return total
 
     def _files_under(self, chunks: int) -> set[int]:
+        if chunks == self._geometry.all_chunks:
+            return set(range(len(self._layout.files)))
         return {segment.file for chunk in chunks_of(chunks) for segment in self._segments(chunk)}
 
     def _make_files(self) -> None:
@@ -303,21 +336,3 @@ def _size(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return -1
     return facts.st_size if stat.S_ISREG(facts.st_mode) else -1
-
-
-def _write_at(fd: int, view: memoryview, offset: int) -> None:
-    while view:
-        written = os.pwrite(fd, view, offset)
-        offset += written
-        view = view[written:]
-
-
-def _read_at(fd: int, view: memoryview, offset: int) -> int:
-    """Fill `view` from `offset`; fewer bytes than that only at the file's end."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(fd, [view[done:]], offset + done)
-        if not count:
-            break
-        done += count
-    return done

@@ -33,7 +33,12 @@ from pathlib import Path
 from typing import Any
 
 from furymesh.core.bitfield import chunks_of, mask_of
-from furymesh.core.errors import EnvironmentFault, FuryMeshError, IllegalStateError
+from furymesh.core.errors import (
+    DiskFullError,
+    EnvironmentFault,
+    FuryMeshError,
+    IllegalStateError,
+)
 from furymesh.core.ids import FileId
 from furymesh.core.journal import SALT_SIZE, RecordKind
 from furymesh.core.paths import shown
@@ -69,6 +74,7 @@ class ResumeData:
         self._maintenance = threading.Lock()
         self._append = threading.Lock()
         self._file: JournalFile | None = None
+        self._stale = False  # the file lacks what is known here, and wants replacing
         self._rewrite()
 
     @classmethod
@@ -169,8 +175,9 @@ class ResumeData:
 
         `sync` must put on disk all content whose chunks were added before the
         call. If it raises, every volatile chunk is withdrawn, because a failed
-        sync may have dropped the pages and the next one would not tell; this
-        object then refuses further use and the error goes on to the caller.
+        sync may have dropped the pages and the next one would not tell, and the
+        error goes on to the caller. Unless it is DiskFullError, this object then
+        refuses further use.
         """
         with self._maintenance:
             self._mark_epoch(sync)
@@ -229,6 +236,8 @@ class ResumeData:
         return self._file
 
     def _mark_epoch(self, sync: Callable[[], None]) -> None:
+        if self._stale:
+            self._rewrite()
         with self._append:
             covered = self._open_file().sequence
             count = len(self._volatile)
@@ -236,8 +245,12 @@ class ResumeData:
             return
         try:
             sync()
-        except BaseException:
+        except BaseException as error:
             self._retract()
+            if not isinstance(error, DiskFullError):
+                with self._append:
+                    self._open_file().close()
+                    self._file = None
             raise
         with self._append:
             journal = self._open_file()
@@ -246,18 +259,24 @@ class ResumeData:
             del self._volatile[:count]
         # If this fails the content is safe all the same; after a power cut the
         # records might be missing, which costs some fetching and no wrong claim.
-        journal.sync()
+        # They are written anew then, because a second sync would not miss them.
+        try:
+            journal.sync()
+        except BaseException:
+            self._stale = True
+            raise
 
     def _retract(self) -> None:
         with self._append:
             self._volatile.clear()
-        # A disk that fails to sync may fail this too; there is nothing more to
-        # try, and the whole download is hashed once more before it is finished.
-        with contextlib.suppress(FuryMeshError):
+        try:
             self._rewrite()
-        with self._append:
-            self._open_file().close()
-            self._file = None
+        except FuryMeshError:
+            # A disk that is full may be without room for this too: what it says for
+            # sure is left in the file, and the rest is added at the next occasion.
+            self._stale = True
+            with self._append, contextlib.suppress(FuryMeshError):
+                self._open_file().cut()
 
     def _rewrite(self) -> None:
         """Replace the file by a snapshot of the durable set and records of the rest."""
@@ -275,8 +294,9 @@ class ResumeData:
                 # What was added during the sync only needs to be in the file.
                 fresh.append_haves(self._volatile[len(volatile) :])
                 fresh.rename_over(self.path)
-                stale, self._file = self._file, fresh
-        if stale is not None:
-            stale.close()
+                old, self._file = self._file, fresh
+            self._stale = False
+        if old is not None:
+            old.close()
         with translating(self.path.parent, "sync"):
             fsync_dir(self.path.parent)

@@ -215,8 +215,8 @@ class Workspace:
         if needed + self.settings.reserve > free and needed:
             raise DiskFullError(
                 f"{shown(str(part.parent))} has {format_size(free)} free, but {format_size(needed)}"
-                f" are still to come and {format_size(self.settings.reserve)} are kept in"
-                " reserve: make room or choose another --output"
+                f" are still to come and {format_size(self.settings.reserve)} are kept in reserve",
+                "make room or choose another --output",
             )
 
     def _record(

@@ -96,6 +96,11 @@ class Arrivals:
         """How many peers can be read from at once."""
         return max(self._pool.limit - STORE_THREADS, 1)
 
+    @property
+    def storing(self) -> bool:
+        """Whether a complete chunk is not stored yet, or nobody was told that it is."""
+        return any(worker.load for worker in self._workers)
+
     def rest(self) -> None:
         """Nothing is expected for a while: keep no memory for it."""
         self._pool.trim()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from furymesh.core.bitfield import chunks_of
-from furymesh.core.errors import VerificationError
+from furymesh.core.errors import DiskFullError, VerificationError
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
@@ -211,6 +211,8 @@ class Download:
         everything = manifest.header.geometry.all_chunks
         for _ in range(MAX_REPAIRS):
             await fetching.everything()
+            while not await self._saving.save(fetching):
+                await fetching.everything()  # of what the full disk has lost
             # Chunks of an earlier run may all be here, and the digests not.
             await self._whole_manifest(metadata)
             self._report(fetching)
@@ -227,10 +229,13 @@ class Download:
         """Chunks on disk are not what was verified: fetch them again."""
         count = bad.bit_count()
         self._tell(Note(f"{count} chunk{'s' * (count > 1)} on disk changed: fetching again"))
-        self.share.withdraw(bad)
+        self.share.withdraw(bad)  # before anything else: nobody is to get them
         if self._workspace.resume is not None:
             with self._clock.local_work():
-                await trio.to_thread.run_sync(self._workspace.resume.lose_all, bad)
+                try:
+                    await trio.to_thread.run_sync(self._workspace.resume.lose_all, bad)
+                except DiskFullError as error:
+                    fetching.disk.ran_out(error)
         fetching.lost(bad)
 
     async def _publish(self) -> Result:

@@ -10,7 +10,6 @@ member owes it; a chunk is counted as done only when it is stored.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 import trio
@@ -20,7 +19,6 @@ from furymesh.core.ids import NodeId, node_id_text
 from furymesh.core.manifest import Manifest
 from furymesh.core.scheduler import TICK, Action, Cancel, Request, Scheduler
 from furymesh.net.tasks import open_tasks
-from furymesh.storage.files import translating
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
@@ -28,6 +26,7 @@ from furymesh.swarm.events import Event, Note
 from furymesh.swarm.member import Cancelled, Member
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher
 from furymesh.swarm.progress import IdleClock, Tally
+from furymesh.swarm.room import DiskRoom
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
@@ -42,8 +41,6 @@ QUIET_SECONDS = 0.5  # of such a peer's silence, after which it is asked whether
 # For a Cancel to be confirmed. Whoever is still in the middle of a piece then will not
 # end it, and keeps a place that a better peer could have.
 CONFIRM_SECONDS = 20.0
-DISK_POLL_SECONDS = 1.0  # while the disk is full
-ROOM_CHUNKS = 4  # free before a download goes on: what may arrive before the next look
 
 
 class Fetching(ManifestFetcher):
@@ -69,15 +66,13 @@ class Fetching(ManifestFetcher):
         super().__init__(share, metadata, clock, only_nodes)
         self.chunks_done = have.bit_count()
         self.unsynced = 0  # bytes stored since the owner of the journal last set it to 0
-        self.paused = False
         self._manifest = manifest
         self._geometry = manifest.header.geometry
-        self._part = part
-        self._reserve = reserve
         self._tally = tally
         self._tell = tell
         slabs = self._swarm.endpoint.buffers.slabs
         self._arrivals = Arrivals(manifest, part, resume, slabs, self._chunks_settled)
+        self.disk = DiskRoom(self, part, resume, reserve, self._geometry.chunk_size, clock, tell)
         self._scheduler = Scheduler(
             self._geometry, self._swarm.rng, have=have, max_senders=self._arrivals.senders
         )
@@ -86,7 +81,6 @@ class Fetching(ManifestFetcher):
         self._held: set[int] = set()  # members that wait for a slab
         self._news = trio.Event()
         self._settled = trio.Event()
-        self._full = trio.Event()
         self._failure: FuryMeshError | None = None
         for member in share.members.values():
             self._enter(member)
@@ -104,11 +98,11 @@ class Fetching(ManifestFetcher):
             nursery.start_soon(self._arrivals.run)
             nursery.start_soon(self._ticking)
             nursery.start_soon(self._announcing)
-            nursery.start_soon(self._pausing)
+            nursery.start_soon(self.disk.run)
 
     async def everything(self) -> None:
         """Return when every chunk is stored; raises what made that impossible."""
-        while not self._scheduler.ledger.done:
+        while self.disk.paused or not self._scheduler.ledger.done:
             self._settled = trio.Event()
             if self._failure is not None:
                 raise self._failure
@@ -117,17 +111,29 @@ class Fetching(ManifestFetcher):
 
     def lost(self, bad: int) -> None:
         """Stored chunks (a mask) are not what was verified: fetch them again."""
+        bad &= self.have
+        self.share.withdraw(bad)
         self.chunks_done -= bad.bit_count()
         self._apply(self._scheduler.lost(self._swarm.now(), bad))
 
-    def pause(self, error: DiskFullError) -> None:
-        """The disk is full: hold everything until there is room again."""
-        if self.paused:
-            return
-        self.paused = True
-        self._tell(Note(f"paused, {error}; goes on by itself when there is room"))
+    @property
+    def missing_bytes(self) -> int:
+        """What is still to be stored."""
+        return self._geometry.size - self._geometry.bytes_in(self.have)
+
+    @property
+    def storing(self) -> bool:
+        """Whether chunks are on their way to the disk."""
+        return self._arrivals.storing
+
+    def hold(self) -> None:
+        """The disk is full: ask for nothing until `proceed`."""
         self._apply(self._scheduler.pause())
-        self._full.set()
+
+    def proceed(self) -> None:
+        """There is room again."""
+        self._apply(self._scheduler.proceed(self._swarm.now()))
+        self._settled.set()
 
     async def _ticking(self) -> None:
         """Let the scheduler look at the clock, and at who still sends something."""
@@ -175,30 +181,6 @@ class Fetching(ManifestFetcher):
             each = (now - last) / max(done - told, 1)
             pause = min(max(NEWS_CHUNKS * each, MIN_NEWS_SECONDS), MAX_NEWS_SECONDS)
             last, told = now, done
-
-    async def _pausing(self) -> None:
-        while True:
-            await self._full.wait()
-            with self._clock.local_work():
-                await self._wait_for_room()
-            self._full = trio.Event()
-            self.paused = False
-            self._tell(Note("there is room again: going on"))
-            self._apply(self._scheduler.proceed(self._swarm.now()))
-
-    async def _wait_for_room(self) -> None:
-        directory = self._part.path.parent
-        needed = self._reserve + ROOM_CHUNKS * self._geometry.chunk_size
-
-        def free() -> int:
-            with translating(directory, "look at"):
-                return shutil.disk_usage(directory).free
-
-        while True:
-            # At least once: a quota is not seen in the free space.
-            await trio.sleep(DISK_POLL_SECONDS)
-            if await trio.to_thread.run_sync(free) >= needed:
-                return
 
     # --- what the share tells ---------------------------------------------------------
 
@@ -325,7 +307,7 @@ class Fetching(ManifestFetcher):
                 self._tally.wasted += length
                 self._blame(arrival.member)
             elif isinstance(outcome.error, DiskFullError):
-                self.pause(outcome.error)
+                self.disk.ran_out(outcome.error)
             else:
                 self._failure = outcome.error
             self._apply(scheduler.bad(now, arrival.chunk))

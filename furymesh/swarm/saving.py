@@ -18,6 +18,7 @@ from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm.fetching import Fetching
 from furymesh.swarm.metadata import ManifestFetch
+from furymesh.swarm.room import ROOM_POLL_SECONDS
 
 SYNC_SECONDS = 1.0
 SYNC_BYTES = 64 * 1024 * 1024
@@ -39,7 +40,7 @@ class Saving:
             await trio.sleep(TICK)
             resume = workspace.resume
             now, size = trio.current_time(), fetching.unsynced
-            if resume is None or not size or fetching.paused:
+            if resume is None or not size or fetching.disk.paused:
                 continue
             if now - last_epoch < SYNC_SECONDS and size < SYNC_BYTES:
                 continue
@@ -52,11 +53,24 @@ class Saving:
                     await trio.to_thread.run_sync(resume.mark_epoch, workspace.part.sync)
             except DiskFullError as error:
                 fetching.unsynced += size
-                fetching.pause(error)
+                fetching.disk.ran_out(error)
                 continue
             last_epoch = trio.current_time()
             if save:
                 last_save = last_epoch
+
+    async def save(self, fetching: Fetching) -> bool:
+        """Sync all that is stored; False if the disk was full, and the download paused."""
+        workspace = self._workspace
+        sync = workspace.part.sync
+        try:
+            if workspace.resume is not None:
+                await trio.to_thread.run_sync(workspace.resume.mark_epoch, sync)
+            await trio.to_thread.run_sync(sync)
+        except DiskFullError as error:
+            fetching.disk.ran_out(error)
+            return False
+        return True
 
     def _save(self, resume: ResumeData) -> None:
         resume.compact(self._workspace.part.sync)
@@ -72,4 +86,10 @@ class Saving:
         """Keep the pages of a manifest that have arrived, once it is kept itself."""
         fresh = metadata.fresh_pages
         while fresh and self._workspace.manifest_kept:
-            await trio.to_thread.run_sync(self._workspace.remember_page, fresh.pop())
+            page = fresh.pop()
+            try:
+                await trio.to_thread.run_sync(self._workspace.remember_page, page)
+            except DiskFullError:
+                # A download that finds no room for its chunks says so; pages just wait.
+                fresh.append(page)
+                await trio.sleep(ROOM_POLL_SECONDS)

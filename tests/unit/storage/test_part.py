@@ -357,6 +357,47 @@ def test_after_a_failed_sync_nothing_is_taken_for_saved(
             store.write_chunk(0, chunk_of(PLAIN, 0))
 
 
+def test_what_a_full_disk_did_not_save_counts_as_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_part(tmp_path / "x.part", unsynced=mask_of([3])) as store:
+        store.sync()
+        store.write_chunk(0, chunk_of(PLAIN, 0))
+        store.sync()
+        store.write_chunk(1, chunk_of(PLAIN, 1))
+        assert store.unsaved == 0
+        monkeypatch.setattr("furymesh.storage.part.os.fdatasync", full)
+        with pytest.raises(DiskFullError, match="cannot sync"):
+            store.sync()
+        monkeypatch.undo()
+        for refused in (store.sync, lambda: store.write_chunk(2, chunk_of(PLAIN, 2))):
+            with pytest.raises(DiskFullError):
+                refused()
+        assert store.unsaved == mask_of([1])
+        store.start_over()
+        assert store.unsaved == 0
+        store.write_chunk(1, chunk_of(PLAIN, 1))
+        store.sync()
+
+
+def test_starting_over_does_not_help_against_a_disk_with_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_part(tmp_path / "x.part") as store:
+        store.write_chunk(0, chunk_of(PLAIN, 0))
+        monkeypatch.setattr("furymesh.storage.part.os.fdatasync", fail)
+        with pytest.raises(EnvironmentFault):
+            store.sync()
+        with pytest.raises(EnvironmentFault, match="failed to save"):
+            store.start_over()
+
+
 def test_a_full_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, data: memoryview, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -330,6 +330,56 @@ def test_after_a_failed_sync_nothing_unsynced_is_claimed(tmp_path: Path) -> None
         assert again.doubtful == 0
 
 
+def full() -> None:
+    raise DiskFullError("the disk is full")
+
+
+def test_after_a_full_disk_it_goes_on_without_what_was_not_saved(tmp_path: Path) -> None:
+    with create(tmp_path) as resume:
+        resume.add(1)
+        resume.mark_epoch(synced)
+        resume.add(2)
+        with pytest.raises(DiskFullError):
+            resume.mark_epoch(full)
+        assert chunks(peek(resume.path, boot_id=BOOT).have) == [1]
+        resume.add(3)
+        resume.mark_epoch(synced)
+        assert chunks(peek(resume.path, boot_id=OTHER).have) == [1, 3]
+
+
+def test_without_room_to_say_so_nothing_unsaved_is_claimed_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(tmp_path) as resume:
+        resume.add(1)
+        resume.compact(synced)
+        resume.add(2)
+        monkeypatch.setattr("furymesh.storage.journal_file.os.rename", failing(errno.ENOSPC))
+        with pytest.raises(DiskFullError):
+            resume.mark_epoch(full)
+        assert chunks(peek(resume.path, boot_id=BOOT).have) == [1]
+        resume.add(3)
+        assert chunks(peek(resume.path, boot_id=BOOT).have) == [1, 3]
+        monkeypatch.undo()
+        resume.mark_epoch(synced)
+        assert chunks(peek(resume.path, boot_id=OTHER).have) == [1, 3]
+
+
+def test_records_whose_sync_failed_are_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(tmp_path) as resume:
+        resume.add(1)
+        monkeypatch.setattr("furymesh.storage.journal_file.os.fdatasync", failing(errno.ENOSPC))
+        with pytest.raises(DiskFullError):
+            resume.mark_epoch(synced)
+        monkeypatch.undo()
+        before = resume.path.stat().st_ino
+        resume.mark_epoch(synced)
+        assert resume.path.stat().st_ino != before
+        assert chunks(peek(resume.path, boot_id=OTHER).have) == [1]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_record_that_does_not_fit_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm import dialling
 from furymesh.swarm.download import Terms
-from furymesh.swarm.events import Note, Progress, Started, Waiting
+from furymesh.swarm.events import Note, Progress, Result, Started, Waiting
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of
 from tests.waiting import until
@@ -267,7 +269,7 @@ async def test_full_disk_under_the_journal_only_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("furymesh.swarm.saving.SYNC_SECONDS", 0.0)
-    monkeypatch.setattr("furymesh.swarm.fetching.DISK_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("furymesh.swarm.room.ROOM_POLL_SECONDS", 0.05)
     data = blob(30)
     async with lab(tmp_path, "seed", "user") as (seed, user):
         share = seed.serve(data, range(20))
@@ -286,5 +288,52 @@ async def test_full_disk_under_the_journal_only_pauses(
             share.gained(list(range(20, 30)))
             share.announce()
         notes = [event.text for event in user.events if isinstance(event, Note)]
-        assert [note.split(",")[0] for note in notes] == ["paused", "there is room again: going on"]
+        assert notes == [
+            "paused: no room for the journal; goes on by itself when there is room",
+            "there is room again: going on",
+        ]
         assert (user.home / "out.bin").read_bytes() == data
+
+
+@pytest.mark.parametrize("moment", [1, 2], ids=["under way", "at the end"])
+async def test_chunks_that_a_full_disk_did_not_save_are_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """A second sync would report success, and the pages might be gone all the same."""
+    monkeypatch.setattr("furymesh.swarm.saving.SYNC_SECONDS", 0.0 if moment == 1 else 60.0)
+    monkeypatch.setattr("furymesh.swarm.room.ROOM_POLL_SECONDS", 0.05)
+    really_sync, synced = os.fdatasync, list[str]()
+
+    def fdatasync(fd: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{fd}")).name
+        synced.append(name)
+        if name.endswith(".part") and len([n for n in synced if n == name]) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        really_sync(fd)
+
+    data = blob(30)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        share = seed.serve(data, range(20) if moment == 1 else None)
+        download = user.download(data, seed)
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        async with trio.open_nursery() as nursery:
+            results: list[Result] = []
+
+            async def run() -> None:
+                results.append(await download.run(user.links))
+
+            nursery.start_soon(run)
+            if moment == 1:
+                await until(lambda: any("going on" in note for note in _notes(user)))
+                share.gained(list(range(20, 30)))
+                share.announce()
+        notes = _notes(user)
+        assert notes[0].startswith("paused: cannot sync ")
+        assert notes[0].endswith(": the disk is full; goes on by itself when there is room")
+        assert "then run this again" not in notes[0]
+        assert (user.home / "out.bin").read_bytes() == data
+        assert results[0].bytes_fetched > len(data), "what was not saved was trusted"
+
+
+def _notes(peer: Peer) -> list[str]:
+    return [event.text for event in peer.events if isinstance(event, Note)]
