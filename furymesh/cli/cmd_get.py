@@ -13,6 +13,7 @@ from furymesh.cli.options import (
     MaxConnections,
     MaxDownload,
     MaxUpload,
+    NoSpaceCheck,
     Output,
     Peers,
     addresses,
@@ -20,6 +21,7 @@ from furymesh.cli.options import (
     same_places,
     settings,
     with_connections,
+    with_space_check,
 )
 
 EXAMPLES = """
@@ -57,6 +59,7 @@ def command(
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
     max_connections: MaxConnections = None,
+    no_space_check: NoSpaceCheck = False,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -70,13 +73,16 @@ def command(
 
     with failures_as_json(json):
         settled = with_connections(settings(context, config, data_dir), max_connections)
+        settled = with_space_check(settled, no_space_check)
         from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
         from furymesh.node import face
 
         link = parse_target(target, settled)
         peers = addresses(peer)
         if detach:
-            _refuse_limits(timeout, max_upload, max_download, max_connections)
+            _refuse_limits(
+                timeout, max_upload, max_download, max_connections, no_space_check or None
+            )
             from furymesh.cli.jobs import run_job
 
             run_job(

@@ -13,6 +13,7 @@ from furymesh.cli.options import (
     MaxConnections,
     MaxDownload,
     MaxUpload,
+    NoSpaceCheck,
     Output,
     Peers,
     RequiredResumeId,
@@ -22,6 +23,7 @@ from furymesh.cli.options import (
     same_places,
     settings,
     with_connections,
+    with_space_check,
 )
 
 EXAMPLES = """
@@ -45,6 +47,7 @@ def command(
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
     max_connections: MaxConnections = None,
+    no_space_check: NoSpaceCheck = False,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -58,6 +61,7 @@ def command(
 
     with failures_as_json(json):
         settled = with_connections(settings(context, config, data_dir), max_connections)
+        settled = with_space_check(settled, no_space_check)
         from furymesh.cli.download import OnComplete, OnEvent, run_download
         from furymesh.core.ids import parse_node_id
         from furymesh.node.resumes import find_resume

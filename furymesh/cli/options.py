@@ -50,6 +50,12 @@ MaxConnections = Annotated[
         help="Links to other nodes at a time.",
     ),
 ]
+NoSpaceCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-space-check", help="Start even if it will not fit; pause when the disk is full."
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="PATH", help="File or directory to save to."),
@@ -90,6 +96,14 @@ def with_connections(config: Config, count: int | None) -> Config:
         return config
     node = config.node.model_copy(update={"max_connections": count})
     return config.model_copy(update={"node": node})
+
+
+def with_space_check(config: Config, skip: bool) -> Config:
+    """The configuration with --no-space-check, if that was given."""
+    if not skip:
+        return config
+    storage = config.storage.model_copy(update={"check_space": False})
+    return config.model_copy(update={"storage": storage})
 
 
 def same_places(context: typer.Context) -> str:

@@ -138,6 +138,7 @@ class StorageConfig(_Section):
     """Where downloads go, and how much of every disk stays free."""
 
     reserve: SizeText = DEFAULT_RESERVE
+    check_space: bool = True
     download_dir: ConfigPath = Path()
 
 

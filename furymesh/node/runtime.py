@@ -226,6 +226,7 @@ def download_settings(config: Config) -> Settings:
         resume_enabled=config.transfer.resume_enabled,
         save_interval=config.transfer.resume_save_interval,
         reserve=parse_size(config.storage.reserve),
+        check_space=config.storage.check_space,
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from furymesh.core.errors import DiskFullError, EnvironmentFault
 from furymesh.core.paths import shown
+from furymesh.core.units import format_size
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
@@ -235,6 +236,21 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
             break
         done += count
     return done
+
+
+def leave_free(fd: int, shown_as: Path, reserve: int, size: int) -> None:
+    """See that `size` more bytes leave `reserve` free on the disk of `fd`.
+
+    Raises DiskFullError or EnvironmentFault.
+    """
+    with translating(shown_as, "look at"):
+        disk = os.fstatvfs(fd)
+    free = disk.f_bavail * disk.f_frsize
+    if free - size < reserve:
+        raise DiskFullError(
+            f"{shown(str(shown_as))} has {format_size(free)} free,"
+            f" and {format_size(reserve)} are kept in reserve"
+        )
 
 
 def fsync_dir(path: Path) -> None:

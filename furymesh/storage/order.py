@@ -30,3 +30,4 @@ class Settings:
     resume_enabled: bool = True
     save_interval: float = 30.0
     reserve: int = 0
+    check_space: bool = True

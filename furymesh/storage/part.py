@@ -38,6 +38,7 @@ from furymesh.core.sealing import Sealer, plain_range, plain_size
 from furymesh.storage.fdcache import FdCache
 from furymesh.storage.files import (
     fsync_dir,
+    leave_free,
     open_beneath,
     open_directory_beneath,
     open_root,
@@ -81,6 +82,7 @@ class PartStore:
         sealer: Sealer | None,
         lock_fd: int,
         files: FdCache,
+        reserve: int,
     ) -> None:
         """Use `open`."""
         self.path = path
@@ -89,6 +91,7 @@ class PartStore:
         self._sealer = sealer
         self._lock_fd = lock_fd
         self._files = files
+        self._reserve = reserve
         self._syncing = threading.Lock()  # a sync that overlaps another waits for its outcome
         self._failure: BaseException | None = None  # of a sync
         # One write at a time: the kernel holds a lock for each file that is written,
@@ -108,6 +111,7 @@ class PartStore:
         *,
         create: bool,
         unsynced: int | None = None,
+        reserve: int = 0,
     ) -> PartStore:
         """Open a part, making what is missing of it, at full size.
 
@@ -115,6 +119,7 @@ class PartStore:
         stream is encrypted and the part holds plaintext; without one the part
         holds the stream as it is. `unsynced` is a mask of chunks that an earlier
         process wrote and did not sync (None: unknown), for the first `sync`.
+        `reserve` are bytes that no write takes from the free space of the disk.
 
         Raises NotFoundError if there is no part and `create` is false,
         AlreadyRunningError, DiskFullError, or EnvironmentFault (also if a link
@@ -130,7 +135,7 @@ class PartStore:
             root_fd = open_root(part.parent) if layout.single else os.dup(lock_fd)
             files = FdCache(root_fd, flags=os.O_RDWR)
             undo.callback(files.close)
-            store = cls(part, layout, geometry, sealer, lock_fd, files)
+            store = cls(part, layout, geometry, sealer, lock_fd, files, reserve)
             store._make_files()
             store._inherited = geometry.all_chunks if unsynced is None else unsynced
             fsync_dir(part.parent)
@@ -157,6 +162,8 @@ class PartStore:
             self._sealer.open_into(chunk, view, plain)
             view = plain
         self._check()
+        if self._reserve:
+            leave_free(self._lock_fd, self.path.parent, self._reserve, len(view))
         for segment, piece in self._pieces(chunk, view):
             with translating(self.path, "write"), self._borrow(segment.file) as fd, self._writing:
                 write_at(fd, piece, segment.offset)

@@ -127,7 +127,13 @@ class Workspace:
         self._check_space(part, geometry, good | doubtful)
         volatile = self.resume.volatile if self.resume is not None else None
         self.part = PartStore.open(
-            part, self.layout, geometry, self._sealer, create=True, unsynced=volatile
+            part,
+            self.layout,
+            geometry,
+            self._sealer,
+            create=True,
+            unsynced=volatile,
+            reserve=self.settings.reserve,
         )
         self._record(part, manifest, good, doubtful, peers)
         return good, doubtful
@@ -209,6 +215,8 @@ class Workspace:
         return resume.have, resume.doubtful
 
     def _check_space(self, part: Path, geometry: Geometry, present: int) -> None:
+        if not self.settings.check_space:
+            return
         needed = geometry.size - geometry.bytes_in(present)
         with translating(part.parent, "look at"):
             free = shutil.disk_usage(part.parent).free
@@ -216,7 +224,7 @@ class Workspace:
             raise DiskFullError(
                 f"{shown(str(part.parent))} has {format_size(free)} free, but {format_size(needed)}"
                 f" are still to come and {format_size(self.settings.reserve)} are kept in reserve",
-                "make room or choose another --output",
+                "make room, choose another --output, or start all the same with --no-space-check",
             )
 
     def _record(

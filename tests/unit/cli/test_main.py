@@ -139,6 +139,7 @@ def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtu
         (["get", HEX, "--max-upload", "0"], "--max-upload: 0 would never finish"),
         (["get", HEX, "--detach", "--timeout", "3"], "--detach leaves timeout and limits"),
         (["get", HEX, "--detach", "--max-connections", "3"], "--detach leaves timeout and limits"),
+        (["get", HEX, "--detach", "--no-space-check"], "--detach leaves timeout and limits"),
         (["get", HEX, "--max-connections", "0"], "invalid value for '--max-connections'"),
         (["get", "nonsense"], "'nonsense' is neither a link nor a file id"),
         (["get", "12"], "'12' is not a file id"),
@@ -298,11 +299,12 @@ def test_get_passes_everything_on(
     code = run(
         *["get", link, "--peer", "192.0.2.1:1", "--peer", "[::1]:2", "--output", "out"],
         *["--overwrite", "--timeout", "5", "--max-download", "12M", "--json"],
-        *["--max-connections", "7"],
+        *["--max-connections", "7", "--no-space-check"],
     )
     assert code == 0
     (call,) = face.calls
     assert call["config"].node.max_connections == 7
+    assert call["config"].storage.check_space is False
     assert call["link"] == Link.parse(link)
     assert call["peers"] == (Address("192.0.2.1", 1), Address("::1", 2))
     assert call["output"] == Path("out")

@@ -113,12 +113,17 @@ def test_settings_come_from_the_configuration(tmp_path: Path) -> None:
     config = Config.model_validate(
         {
             "data_dir": tmp_path,
-            "storage": {"reserve": "5MiB", "download_dir": str(tmp_path / "down")},
+            "storage": {
+                "reserve": "5MiB",
+                "check_space": False,
+                "download_dir": str(tmp_path / "down"),
+            },
             "transfer": {"resume_enabled": False, "resume_save_interval": 7},
         }
     )
     settings = download_settings(config)
     assert settings.reserve == 5 * 1024 * 1024
+    assert settings.check_space is False
     assert settings.download_dir == tmp_path / "down"
     assert (settings.resume_enabled, settings.save_interval) == (False, 7)
     assert os.fspath(settings.resume_dir) == str(tmp_path / "resume")

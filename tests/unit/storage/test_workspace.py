@@ -174,6 +174,13 @@ def test_full_disk_is_told_before_anything_is_fetched(settings: Settings) -> Non
     assert os.listdir(settings.download_dir) == []
 
 
+def test_told_not_to_look_it_starts_and_still_leaves_the_reserve(settings: Settings) -> None:
+    begun, _, _ = opened(replace(settings, reserve=2**62, check_space=False))
+    with pytest.raises(DiskFullError, match=r"free, and .* are kept in reserve"):
+        write(begun, 1)
+    begun.close()
+
+
 def test_forged_resume_data_moves_nothing_that_is_not_ours(
     settings: Settings, tmp_path: Path
 ) -> None:
