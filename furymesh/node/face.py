@@ -91,7 +91,7 @@ async def get(
         download = runtime.download(order, terms, tell)
         result = await download.run(runtime.links)
         if seed:
-            await runtime.adopt(result, download.key)
+            await runtime.adopt(result, download.key, download.facts)
         if on_complete is not None:
             on_complete(result)
         if seed:

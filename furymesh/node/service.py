@@ -190,7 +190,7 @@ class Node:
             self._downloads.pop(link.file_id, None)
         path = shown(str(result.path))
         try:
-            await self.runtime.adopt(result, download.key)
+            await self.runtime.adopt(result, download.key, download.facts)
         except FuryMeshError as error:
             # It is done all the same: to fetch it again would not help.
             self._tell(f"{path} is not shared on: {error}")

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from furymesh.core import sealing
@@ -19,9 +19,9 @@ from furymesh.storage.fdcache import FdCache
 from furymesh.storage.files import open_root, translating
 from furymesh.storage.scan import Facts
 
-# A sealed chunk is made whole and asked for in parts. A few are kept, so that
-# the parts requested by a few peers at once cost one sealing each.
-MAX_SEALED_CHUNKS = 4
+# A chunk that is to be sealed, or hashed again, is made whole and asked for in parts.
+# A few are kept, so that the parts requested by a few peers at once cost one each.
+MAX_WHOLE_CHUNKS = 4
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
@@ -31,8 +31,10 @@ class Content:
 
     `root` is the shared file or folder itself. With a `sealer` the stream is the
     sealed one and `geometry` its own. With `facts`, one per file of the layout,
-    every read checks that the file is still the one that was hashed; without,
-    the caller checks digests.
+    every read checks that the file is still the one that was hashed; what is
+    not gets a second chance with `matches` (a chunk and its bytes), if that is
+    given: a chunk is still good if its digest is. Without facts, the caller
+    checks digests.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Content:
         geometry: Geometry,
         sealer: Sealer | None = None,
         facts: Sequence[Facts] | None = None,
+        *,
+        matches: Callable[[int, memoryview], bool] | None = None,
     ) -> None:
         """Raises EnvironmentFault if the folder cannot be opened."""
         self.geometry = geometry
@@ -49,10 +53,11 @@ class Content:
         self._layout = layout
         self._sealer = sealer
         self._facts = facts
+        self._matches = matches
         self._files = FdCache(open_root(root.parent if layout.single else root))
         self._scratch = threading.local()
-        self._sealed: OrderedDict[int, bytearray] = OrderedDict()
-        self._sealed_lock = threading.Lock()
+        self._whole: OrderedDict[int, bytearray] = OrderedDict()
+        self._whole_lock = threading.Lock()
         # The flags of reads that must not wait; None once they are known not to work.
         self._nowait = None if sealer or not layout.single else _NOWAIT
 
@@ -60,13 +65,16 @@ class Content:
         """Fill `view` with the bytes of a chunk from `start` on.
 
         The range lies within the chunk: what a peer asks for is checked before.
-        Raises SourceChangedError if a file is gone, shorter or has other facts,
+        Raises SourceChangedError if a file is gone, shorter or another one,
         and EnvironmentFault.
         """
         if self._sealer is None:
-            self._read_plain(self.geometry.offset(chunk) + start, view)
-        else:
-            view[:] = memoryview(self._sealed_chunk(chunk))[start : start + len(view)]
+            changed = self._read_plain(self.geometry.offset(chunk) + start, view)
+            if changed is None:
+                return
+            if self._matches is None:
+                raise changed
+        view[:] = memoryview(self._whole_chunk(chunk))[start : start + len(view)]
 
     def read_chunk_into(self, chunk: int, view: memoryview) -> int:
         """Put a whole chunk at the start of `view`; returns its length in bytes.
@@ -75,12 +83,15 @@ class Content:
         """
         length = self.geometry.length(chunk)
         if self._sealer is None:
-            self._read_plain(self.geometry.offset(chunk), view[:length])
-            return length
-        offset, plain_length = sealing.plain_range(self.geometry, chunk)
-        plain = self._plain_buffer()[:plain_length]
-        self._read_plain(offset, plain)
-        return self._sealer.seal_into(chunk, plain, view)
+            changed = self._read_plain(self.geometry.offset(chunk), view[:length])
+        else:
+            offset, plain_length = sealing.plain_range(self.geometry, chunk)
+            plain = self._plain_buffer()[:plain_length]
+            changed = self._read_plain(offset, plain)
+            self._sealer.seal_into(chunk, plain, view)
+        if changed and not (self._matches and self._matches(chunk, view[:length])):
+            raise changed
+        return length
 
     def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
         """As `read_into`, but only if no disk need be waited for; False if not done.
@@ -107,13 +118,21 @@ class Content:
         """Close the files; reads under way finish first."""
         self._files.close()
 
-    def _read_plain(self, offset: int, view: memoryview) -> None:
-        at = 0
+    def _read_plain(self, offset: int, view: memoryview) -> SourceChangedError | None:
+        """Fill `view`; returns what there is to say of a file with other facts."""
+        at, changed = 0, None
         for file, file_offset, length in self._layout.segments(offset, len(view)):
-            self._read_file(file, file_offset, view[at : at + length])
+            if not self._read_file(file, file_offset, view[at : at + length]):
+                changed = self._changed(file, "has changed")
             at += length
+        return changed
 
-    def _read_file(self, file: int, offset: int, view: memoryview) -> None:
+    def _read_file(self, file: int, offset: int, view: memoryview) -> bool:
+        """Fill `view`; False if the file is not for certain the one that was hashed.
+
+        The facts are looked at after the bytes: a write shows in them before it
+        shows in what is read.
+        """
         with translating(self._path(file), "read"):
             try:
                 with self._files.borrow(self._names(file)) as fd:
@@ -121,8 +140,13 @@ class Content:
                     while 0 < got < len(view):  # a signal or a network disk may cut a read
                         more = os.preadv(fd, [view[got:]], offset + got)
                         got = got + more if more else 0
-                    if not got or not self._unchanged(file, fd):
+                    if not got:
                         raise self._changed(file, "has changed")
+                    if self._unchanged(file, fd):
+                        return True
+                    if not os.fstat(fd).st_nlink:  # removed or replaced, and still readable
+                        raise self._changed(file, "has changed")
+                    return False
             except (FileNotFoundError, NotADirectoryError):
                 raise self._changed(file, "is gone") from None
 
@@ -147,18 +171,18 @@ class Content:
         view: memoryview = self._scratch.view
         return view
 
-    def _sealed_chunk(self, chunk: int) -> bytearray:
-        with self._sealed_lock:
-            if chunk in self._sealed:
-                self._sealed.move_to_end(chunk)
-                return self._sealed[chunk]
-        sealed = bytearray(self.geometry.length(chunk))
-        self.read_chunk_into(chunk, memoryview(sealed))
-        with self._sealed_lock:
-            self._sealed[chunk] = sealed
-            if len(self._sealed) > MAX_SEALED_CHUNKS:
-                self._sealed.popitem(last=False)
-        return sealed
+    def _whole_chunk(self, chunk: int) -> bytearray:
+        with self._whole_lock:
+            if chunk in self._whole:
+                self._whole.move_to_end(chunk)
+                return self._whole[chunk]
+        whole = bytearray(self.geometry.length(chunk))
+        self.read_chunk_into(chunk, memoryview(whole))
+        with self._whole_lock:
+            self._whole[chunk] = whole
+            if len(self._whole) > MAX_WHOLE_CHUNKS:
+                self._whole.popitem(last=False)
+        return whole
 
 
 def _is_tmpfs(device: int) -> bool:

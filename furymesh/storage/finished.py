@@ -27,7 +27,7 @@ def adopt(
 ) -> CatalogEntry:
     """Share a download that has just been verified and published, without hashing it again.
 
-    `facts` are those of its files when it was published (`facts_of`). Raises
+    `facts` are those of its files when it was published. Raises
     SourceChangedError if they are others now, LocalDataError if its manifest is
     not stored whole, EnvironmentFault.
     """
@@ -35,7 +35,7 @@ def adopt(
     if manifest is None or not manifest.complete:
         raise LocalDataError(f"the manifest of {shown(str(path))} is not here: share it again")
     found = scan(path)
-    if facts is not None and found.facts != facts:
+    if facts is not None and not _same(facts, found.facts):
         raise SourceChangedError(
             f"{shown(str(path))} has changed since it was downloaded: share it again"
         )
@@ -44,7 +44,7 @@ def adopt(
         path=found.path,
         name=found.path.name,
         size=found.layout.plain_size,
-        facts=found.facts,
+        facts=found.facts if facts is None else facts,
         key=key,
         private=False,
         executable=found.executable,
@@ -52,6 +52,12 @@ def adopt(
     )
     catalog.add(entry, manifest)
     return entry
+
+
+def _same(before: tuple[Facts, ...], now: tuple[Facts, ...]) -> bool:
+    """Whether no file is another; of those that cannot tell, peers get what is hashed."""
+    pairs = zip(before, now, strict=False)
+    return len(before) == len(now) and all(old == new for old, new in pairs if old.is_proof)
 
 
 def facts_of(path: Path, layout: Layout) -> tuple[Facts, ...]:

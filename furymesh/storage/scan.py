@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,19 @@ from furymesh.core.paths import check_table, shown
 from furymesh.core.table import MAX_ENTRIES
 from furymesh.storage.files import translating
 
+SETTLE_NS = 20_000_000  # longer than the coarsest tick (10 ms)
+SETTLE_LOOK_SECONDS = 0.001
+_CLOCK_REALTIME_COARSE = 5  # Linux; the clock of file times, which the time module does not name
+_NEVER = -1  # a change time
+
 
 class Facts(NamedTuple):
     """What tells that a file is still the one that was hashed.
 
-    The change time moves on every write and cannot be set back, so equal facts
-    mean equal content on any honest file system.
+    The change time moves on every write and cannot be set back. So equal facts
+    mean equal content, provided that the first ones were taken when the clock
+    had moved on since the last write (`settle`) and nobody had the file open
+    for writing (`furymesh.storage.writers`).
     """
 
     dev: int
@@ -34,6 +42,29 @@ class Facts(NamedTuple):
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
+
+    def unproven(self) -> Facts:
+        """Facts that no file ever has: its content must be hashed to be trusted."""
+        return self._replace(ctime_ns=_NEVER)
+
+    @property
+    def is_proof(self) -> bool:
+        return self.ctime_ns != _NEVER
+
+
+def settle(facts: Sequence[Facts]) -> None:
+    """Wait until a write would show: two within one tick of the clock leave the same times."""
+    newest = max((fact.ctime_ns for fact in facts), default=0)
+    while 0 <= time.time_ns() - newest < SETTLE_NS and _file_time_ns() <= newest:
+        time.sleep(SETTLE_LOOK_SECONDS)
+
+
+def _file_time_ns() -> int:
+    """What the kernel would write into a file now; 0 if it does not say."""
+    try:
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

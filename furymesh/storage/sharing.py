@@ -19,13 +19,10 @@ from furymesh.storage.catalog import Catalog, CatalogEntry, Options
 from furymesh.storage.content import Content
 from furymesh.storage.finished import layout_on_disk
 from furymesh.storage.hashing import hash_content
-from furymesh.storage.scan import Facts, Scan, scan
+from furymesh.storage.scan import Scan, scan, settle
+from furymesh.storage.writers import proven
 
 FALLBACK_NAME = "download"
-# Two writes within one tick of the kernel's clock leave the same times. A file
-# must have been quiet for longer than the coarsest tick (10 ms) before its facts
-# are trusted to show the next write.
-SETTLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +71,19 @@ def create_share(
     plain = found.layout.plain_size
     options = Options(algorithm, chunk_size or default_chunk_size(plain), sealed_key is not None)
     hit = catalog.find_unchanged(found, options)
+    facts = found.facts
     if hit:
         sealed_key, manifest = hit[0].key, hit[1]
     else:
+        # Before a byte is hashed: who opens it from now on leaves a trace.
+        facts = proven(found.path, found.layout, facts)
         manifest = _make_manifest(found, options, sealed_key, progress, cancelled)
     entry = CatalogEntry(
         file_id=manifest.file_id,
         path=found.path,
         name=safe_name(name or found.path.name, FALLBACK_NAME),
         size=plain,
-        facts=found.facts,
+        facts=facts,
         key=sealed_key,
         private=private,
         executable=found.executable,
@@ -116,7 +116,10 @@ def open_share(catalog: Catalog, entry: CatalogEntry) -> tuple[Manifest, Content
         raise LocalDataError(
             f"the catalog entry of {shown(str(entry.path))} is damaged: share it again"
         )
-    return manifest, Content(entry.path, layout, manifest.header.geometry, sealer, entry.facts)
+    geometry = manifest.header.geometry
+    return manifest, Content(
+        entry.path, layout, geometry, sealer, entry.facts, matches=manifest.matches
+    )
 
 
 def _make_manifest(
@@ -137,7 +140,7 @@ def _make_manifest(
         digests = hash_content(content, geometry, options.algorithm, progress, cancelled)
     finally:
         content.close()
-    _settle(found.facts)
+    settle(found.facts)
     again = scan(found.path)
     if (again.facts, again.entries) != (found.facts, found.entries):
         raise SourceChangedError(
@@ -147,11 +150,3 @@ def _make_manifest(
     return Manifest.build(
         options.algorithm, geometry, digests, entries=found.entries, sealer=sealer
     )
-
-
-def _settle(facts: tuple[Facts, ...]) -> None:
-    """Wait until the last change lies at least a clock tick back."""
-    newest = max((fact.ctime_ns for fact in facts), default=0)
-    wait = SETTLE_SECONDS - (time.time_ns() - newest) / 1e9
-    if 0 < wait <= SETTLE_SECONDS:
-        time.sleep(wait)

@@ -38,7 +38,8 @@ from furymesh.storage.part import PartStore, missing_chunks
 from furymesh.storage.placing import final_path, place_part, take_back
 from furymesh.storage.publish import publish
 from furymesh.storage.resume import ResumeData
-from furymesh.storage.scan import Facts
+from furymesh.storage.scan import Facts, settle
+from furymesh.storage.writers import proven
 
 
 class Workspace:
@@ -141,12 +142,19 @@ class Workspace:
     def source(self, path: Path) -> Content:
         """A reader of the stream over the part, or over the published result.
 
-        What was published must stay as it was; the part grows, and whoever
-        reads it asks for chunks that were verified.
+        What was published is hashed again when it was changed; the part grows,
+        and whoever reads it asks for chunks that were verified.
         """
         manifest = self.manifest
         assert manifest is not None
-        return Content(path, self.layout, manifest.header.geometry, self._sealer, self.facts)
+        return Content(
+            path,
+            self.layout,
+            manifest.header.geometry,
+            self._sealer,
+            self.facts,
+            matches=manifest.matches,
+        )
 
     def publish(self) -> Path:
         """Give the verified part its final name, then drop the resume data."""
@@ -167,7 +175,9 @@ class Workspace:
         if self.resume is not None:
             self.resume.delete()
             self.resume = None
-        self.facts = facts_of(path, self.layout)
+        facts = facts_of(path, self.layout)
+        settle(facts)
+        self.facts = proven(path, self.layout, facts)
         return path
 
     def close(self) -> None:

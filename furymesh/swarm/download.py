@@ -23,6 +23,7 @@ from furymesh.net.tasks import open_tasks
 from furymesh.storage.check import Check, sha256_of_file
 from furymesh.storage.content import Content
 from furymesh.storage.order import Order, Settings
+from furymesh.storage.scan import Facts
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm.dialling import Dialler
 from furymesh.swarm.events import Checking, Event, Note, Progress, Result, Started
@@ -78,6 +79,11 @@ class Download:
     def key(self) -> bytes | None:
         """The content key, from the link or from resume data."""
         return self._workspace.key
+
+    @property
+    def facts(self) -> tuple[Facts, ...] | None:
+        """Those of the published files; None before."""
+        return self._workspace.facts
 
     @property
     def chunks_done(self) -> int:

@@ -148,6 +148,51 @@ def test_changed_files_are_noticed(file: Path, change: object, opened_before: bo
     content.close()
 
 
+def checked_content_of(path: Path, sealer: Sealer | None = None) -> Content:
+    """As shares are served: what has other facts is hashed again."""
+    known = [bytes(chunk) for chunk in read_all(content_of(path, sealer))]
+    found = scan(path)
+    size = found.layout.plain_size
+    geometry = Geometry(cipher_size(size, CHUNK) if sealer else size, CHUNK)
+
+    def matches(chunk: int, view: memoryview) -> bool:
+        return bytes(view) == known[chunk]
+
+    return Content(path, found.layout, geometry, sealer, found.facts, matches=matches)
+
+
+@pytest.mark.parametrize("sealer", [None, Sealer(bytes(32))], ids=["plain", "sealed"])
+def test_chunks_of_a_changed_file_are_good_as_long_as_their_digest_is(
+    file: Path, sealer: Sealer | None
+) -> None:
+    content, before = checked_content_of(file, sealer), read_all(content_of(file, sealer))
+    with file.open("ab") as appended:
+        appended.write(b"more")
+    for chunk, expected in enumerate(before[:2]):
+        assert read(content, chunk, 10, 90) == expected[10:100]
+    with file.open("r+b") as written:
+        written.seek(CHUNK + 5000)
+        written.write(b"!")
+    content.close()
+    content = checked_content_of(file, sealer)
+    with file.open("r+b") as written:
+        written.write(b"?!")
+    with pytest.raises(SourceChangedError, match="has changed since it was hashed"):
+        read(content, 0, 10_000, 1)
+    assert len(read(content, 1, 0, 100)) == 100
+    assert not content.resident_read_into(1, 0, memoryview(bytearray(100)))
+    content.close()
+
+
+def test_a_removed_file_is_gone_although_it_could_be_read_still(file: Path) -> None:
+    content = checked_content_of(file)
+    read(content, 0, 0, 1)
+    file.unlink()
+    with pytest.raises(SourceChangedError, match="has changed"):
+        read(content, 0, 0, 1)
+    content.close()
+
+
 @pytest.mark.parametrize("facts", [False, True])
 def test_files_that_shrank_or_went(file: Path, folder: Path, facts: bool) -> None:
     content = content_of(file, facts=facts)

@@ -19,7 +19,7 @@ from furymesh.core.sealing import Sealer
 from furymesh.storage import hashing, sharing
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.hashing import HashingStopped
-from furymesh.storage.scan import scan
+from furymesh.storage.scan import scan, settle
 from furymesh.storage.sharing import Share, create_share, open_share
 
 CHUNK = 16 * 1024
@@ -203,7 +203,7 @@ def test_changed_while_hashing(
     def meddle(*arguments: Any) -> bytes:
         digests = hash_content(*arguments)
         # Facts move with the next tick of the kernel's clock at the latest.
-        sharing._settle(scan(path).facts)
+        settle(scan(path).facts)
         change(path if which == "file" else path / "d2/8.bin")
         return digests
 
