@@ -1,0 +1,152 @@
+"""SIGKILL at every disk call of a small download, and at random moments of a large one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from furymesh.core.geometry import Geometry
+from furymesh.core.ids import FileId
+from furymesh.node.face import Shared
+from tests.e2e.mesh import Mesh, RunningNode, write_blob
+from tests.faults.disk import (
+    SEED,
+    Calls,
+    Commands,
+    Ended,
+    Outcome,
+    User,
+    check_finished,
+)
+
+CHUNK = 16 * 1024
+KILL_AT = Calls.WRITE | Calls.SYNC | Calls.RENAME
+SAMPLE = 12  # kill points of the short form
+LARGE = 64 * 1024 * 1024
+LARGE_CHUNK = 64 * 1024
+LARGE_RATE = "40M"  # bytes a second, so that a download lasts longer than the pauses
+LONGEST = 0.25  # seconds until a kill
+Record = Callable[[str, object], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A node that shares one thing."""
+
+    node: RunningNode
+    source: Path
+    shared: Shared
+
+    def get(self, user: User, *options: object) -> list[object]:
+        return user.get(self.shared.link.text, self.node.address, *options)
+
+
+@pytest.fixture(params=["file", "folder"])
+def origin(request: pytest.FixtureRequest, mesh: Mesh) -> Origin:
+    source = mesh.root / "small"
+    if request.param == "file":
+        write_blob(source, 4 * CHUNK + 99, seed=SEED)
+    else:
+        (source / "deep").mkdir(parents=True)
+        (source / "void").mkdir()
+        write_blob(source / "deep" / "one", 2 * CHUNK + 1, seed=SEED)
+        write_blob(source / "two", CHUNK, seed=SEED + 1)
+        (source / "zero").touch()
+    shared = mesh.share("origin", source, chunk_size=CHUNK)
+    return Origin(mesh.node("origin"), source, shared)
+
+
+def kill_at(faulty: Commands, origin: Origin, root: Path, number: int) -> Ended:
+    """Kill a download at one call, check what it left, and let another run finish it."""
+    user = User(root)
+    ended = faulty.run(user.files, origin.get(user), user.fault(KILL_AT, number, Outcome.KILL))
+    assert ended.killed or ended.done.code == 0, (number, ended.done)
+    kept = user.kept(origin.shared.file_id)
+    if kept is not None or not (user.files / origin.source.name).exists():
+        again = faulty.run(user.files, origin.get(user))
+        assert again.done.code == 0, (number, again.done)
+        geometry, last = Geometry(origin.shared.size, CHUNK), again.done.last
+        journaled = geometry.bytes_in(kept.have) if kept is not None else 0
+        assert last["bytes_reused"] >= journaled, f"call {number}: a journaled chunk was fetched"
+        assert last["bytes_reused"] + last["bytes_fetched"] == geometry.size, number
+        assert last["bytes_wasted"] == 0, number
+    check_finished(user, origin.source)
+    return ended
+
+
+def kill_everywhere(
+    faulty: Commands, origin: Origin, root: Path, numbers: Callable[[int], Sequence[int]]
+) -> int:
+    probe = User(root / "probe")
+    plain = faulty.run(probe.files, origin.get(probe), probe.fault(KILL_AT, 0, Outcome.KILL))
+    assert plain.done.code == 0, plain.done
+    assert plain.calls > 20, "the calls of a download are not seen"
+    chosen = numbers(plain.calls)
+    killed = [kill_at(faulty, origin, root / str(n), n).killed for n in chosen]
+    assert sum(killed) >= 0.9 * len(killed), "too few of the calls were reached"
+    return len(chosen)
+
+
+def test_killed_at_a_disk_call_a_download_is_taken_up(
+    faulty: Commands, origin: Origin, tmp_path: Path
+) -> None:
+    rng = Random(SEED)
+    kill_everywhere(
+        faulty,
+        origin,
+        tmp_path / "users",
+        lambda calls: sorted(rng.sample(range(1, calls + 1), SAMPLE)),
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_every_disk_call_a_download_is_taken_up(
+    faulty: Commands, origin: Origin, tmp_path: Path, record_property: Record
+) -> None:
+    cases = kill_everywhere(faulty, origin, tmp_path / "users", lambda calls: range(1, calls + 1))
+    record_property("row", 1)
+    record_property("cases", cases)
+    record_property("result", "killed at every write, sync and rename: taken up each time")
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
+    commands: Commands, mesh: Mesh, tmp_path: Path, kills: int, record_property: Record
+) -> None:
+    rng = Random(SEED)
+    source = write_blob(tmp_path / "large", LARGE, seed=SEED)
+    shared = mesh.share("origin", source, chunk_size=LARGE_CHUNK)
+    origin = Origin(mesh.node("origin"), source, shared)
+    user, rounds, journaled = User(tmp_path / "user"), 0, 0
+    for number in range(kills):
+        started = commands.start(user.files, origin.get(user, "--max-download", LARGE_RATE))
+        time.sleep(rng.uniform(0.0, LONGEST))  # the moment is what is random here
+        started.kill()
+        ended = started.end()
+        done = [event["chunks_done"] for event in started.events if event["event"] == "started"]
+        if done:
+            assert done[0] >= journaled, f"kill {number}: journaled chunks were forgotten"
+        journaled = _journaled(user, shared.file_id)
+        if ended.killed and (not (user.files / source.name).exists() or journaled):
+            continue
+        check_finished(user, source)
+        (user.files / source.name).unlink()
+        rounds, journaled = rounds + 1, 0
+    last = commands.run(user.files, origin.get(user))
+    assert last.done.code == 0, last.done
+    assert last.done.last["bytes_reused"] >= journaled * LARGE_CHUNK
+    assert last.done.last["bytes_reused"] + last.done.last["bytes_fetched"] == LARGE
+    check_finished(user, source)
+    record_property("row", 1)
+    record_property("cases", kills)
+    record_property("result", f"random kills in {rounds + 1} downloads of {LARGE >> 20} MiB")
+
+
+def _journaled(user: User, file_id: FileId) -> int:
+    kept = user.kept(file_id)
+    return kept.chunks_done if kept else 0
