@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.ids import FileId
 from furymesh.node.face import Shared
 from tests.e2e.mesh import Mesh, RunningNode, write_blob
+from tests.e2e.parts import keep_part
 from tests.faults.disk import (
     SEED,
     Calls,
@@ -150,3 +152,27 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
 def _journaled(user: User, file_id: FileId) -> int:
     kept = user.kept(file_id)
     return kept.chunks_done if kept else 0
+
+
+@pytest.mark.parametrize("origin", ["file"], indirect=True)
+def test_killed_with_every_chunk_but_not_the_manifest_it_fetches_only_that(
+    commands: Commands, origin: Origin, tmp_path: Path
+) -> None:
+    user = User(tmp_path / "user")
+    user.home.mkdir()
+    shared = origin.shared
+    keep_part(
+        user.home,
+        shared.file_id,
+        manifests=origin.node.home,
+        source=origin.source,
+        output=user.files / origin.source.name,
+        chunks=(1 << shared.chunks) - 1,
+    )
+    shutil.rmtree(user.home / "manifests")  # the header is in the resume data
+    nobody = user.get(shared.link.text, "127.0.0.1:1", "--timeout", 0.2)
+    assert commands.run(user.files, nobody).done.code == 3
+    ended = commands.run(user.files, origin.get(user))
+    assert ended.done.code == 0, ended.done
+    assert ended.done.last["bytes_fetched"] == 0
+    check_finished(user, origin.source)
