@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.e2e.mesh import CONFIG, Done, same
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+Record = Callable[[str, object], None]  # what pytest's record_property is
 SEED = 20261  # of what is drawn; a failure names the case that it happened in
 
 
@@ -238,6 +239,6 @@ def why_no_faults() -> str | None:
 def build_faults(place: Path) -> Path:
     """Compile the library to be preloaded."""
     library = place / "disk_faults.so"
-    command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", library, HERE / "disk_faults.c"]
-    subprocess.run([*command, "-ldl"], check=True)
+    flags = ["-shared", "-fPIC", "-O1", "-Wall"]
+    subprocess.run(["cc", *flags, "-o", library, HERE / "disk_faults.c", "-ldl"], check=True)
     return library

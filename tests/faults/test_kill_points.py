@@ -22,6 +22,7 @@ from tests.faults.disk import (
     Commands,
     Ended,
     Outcome,
+    Record,
     User,
     check_finished,
 )
@@ -33,7 +34,6 @@ LARGE = 64 * 1024 * 1024
 LARGE_CHUNK = 64 * 1024
 LARGE_RATE = "40M"  # bytes a second, so that a download lasts longer than the pauses
 LONGEST = 0.25  # seconds until a kill
-Record = Callable[[str, object], None]
 
 
 @dataclass(frozen=True, slots=True)
