@@ -14,6 +14,7 @@ from furymesh.core.errors import (
     WrongKeyError,
 )
 from furymesh.core.paths import shown
+from furymesh.core.secrets import redacted
 
 DONE = 0
 FAILED = 1  # for a stated reason
@@ -70,5 +71,5 @@ def main_cause(error: BaseException) -> BaseException:
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, with nothing in it that a terminal would obey."""
-    return shown(" ".join(text.split()))
+    """`text` on one line: nothing in it that a terminal would obey, and no content key."""
+    return shown(redacted(" ".join(text.split())))

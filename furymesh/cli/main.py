@@ -67,7 +67,7 @@ def _report(error: BaseException) -> int:
     import typer
 
     from furymesh.cli.exits import FAILED, USAGE, exit_code, main_cause, reason
-    from furymesh.cli.output import complain
+    from furymesh.cli.output import complain, note
 
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
@@ -83,7 +83,9 @@ def _report(error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         import traceback
 
-        traceback.print_exception(error)
+        from furymesh.core.secrets import redacted
+
+        note(redacted("".join(traceback.format_exception(error)).rstrip()))
     complain(reason(cause))
     return exit_code(cause)
 

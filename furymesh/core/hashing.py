@@ -10,6 +10,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from furymesh.core.errors import InvalidManifestError, UsageError
+from furymesh.core.secrets import quoted
 
 Buffer = bytes | bytearray | memoryview
 
@@ -44,7 +45,7 @@ class HashAlgorithm(Enum):
             if algorithm.label == label.strip().lower():
                 return algorithm
         known = " or ".join(algorithm.label for algorithm in cls)
-        raise UsageError(f"unknown hash {label!r}: use {known}")
+        raise UsageError(f"unknown hash {quoted(label)}: use {known}")
 
     @classmethod
     def from_code(cls, code: int) -> HashAlgorithm:

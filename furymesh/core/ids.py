@@ -17,6 +17,7 @@ from typing import NewType
 from blake3 import blake3
 
 from furymesh.core.errors import AmbiguousIdError, NotFoundError, UsageError
+from furymesh.core.secrets import quoted
 
 FileId = NewType("FileId", bytes)
 NodeId = NewType("NodeId", bytes)
@@ -44,7 +45,7 @@ def parse_file_id(text: str) -> FileId:
     """Read a whole file id (64 hex digits); raises UsageError."""
     lowered = text.strip().lower()
     if len(lowered) != 2 * ID_SIZE or not _HEX.fullmatch(lowered):
-        raise UsageError(f"{text!r} is not a file id: expected {2 * ID_SIZE} hex digits")
+        raise UsageError(f"{quoted(text)} is not a file id: expected {2 * ID_SIZE} hex digits")
     return FileId(bytes.fromhex(lowered))
 
 
@@ -57,7 +58,7 @@ def resolve_prefix(text: str, known: Iterable[FileId], *, what: str) -> FileId:
     lowered = text.strip().lower()
     if not MIN_PREFIX <= len(lowered) <= 2 * ID_SIZE or not _HEX.fullmatch(lowered):
         raise UsageError(
-            f"{text!r} is not a file id: give {MIN_PREFIX} to {2 * ID_SIZE} hex digits"
+            f"{quoted(text)} is not a file id: give {MIN_PREFIX} to {2 * ID_SIZE} hex digits"
         )
     matches = sorted({file_id for file_id in known if file_id.hex().startswith(lowered)})
     if not matches:
@@ -86,7 +87,7 @@ def parse_node_id(text: str) -> NodeId:
     # Re-encoding refuses the spare bits of the last character, so that one
     # node has one spelling.
     if len(raw) != ID_SIZE or node_id_text(raw) != text.strip().lower():
-        raise UsageError(f"{text!r} is not a node id: expected 52 characters a-z and 2-7")
+        raise UsageError(f"{quoted(text)} is not a node id: expected 52 characters a-z and 2-7")
     return NodeId(raw)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId, node_id_text, parse_file_id, parse_node_id
 from furymesh.core.sealing import KEY_SIZE
+from furymesh.core.secrets import quoted
 
 SCHEME = "furymesh:"
 MAX_LINK_LENGTH = 16 * 1024  # far above any honest link, and nothing to parse for long
@@ -81,9 +82,8 @@ class Link:
         try:
             file_id = parse_file_id(identity)
         except UsageError:
-            # Cut, because a key may follow where the ? was lost.
             raise UsageError(
-                f"{identity[:64]!r} is neither a link nor a file id: expected 64 hex digits,"
+                f"{quoted(identity)} is neither a link nor a file id: expected 64 hex digits,"
                 f" with or without {SCHEME} before them"
             ) from None
         try:
@@ -141,4 +141,4 @@ def _checked_host(host: str, text: str) -> str:
 
 
 def _bad_address(text: str, advice: str) -> UsageError:
-    return UsageError(f"{text[:200]!r} is not an address: {advice}")
+    return UsageError(f"{quoted(text)} is not an address: {advice}")

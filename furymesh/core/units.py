@@ -10,6 +10,7 @@ import re
 from decimal import Decimal
 
 from furymesh.core.errors import UsageError
+from furymesh.core.secrets import quoted
 
 MAX_SIZE = (1 << 63) - 1  # what a file offset can hold
 
@@ -21,12 +22,12 @@ def parse_size(text: str) -> int:
     """Bytes in "4096", "12M", "1.5 GB" or "256KiB", case ignored; raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if not match or ("." in match[1] and not match[2]):
-        raise UsageError(f"{text!r} is not a size: write 4096, 256K, 12M, 12MiB or 1.5G")
+        raise UsageError(f"{quoted(text)} is not a size: write 4096, 256K, 12M, 12MiB or 1.5G")
     number, prefix, binary = match.groups()
     power = _PREFIXES.lower().index(prefix.lower()) + 1 if prefix else 0
     size = int(Decimal(number) * (1024 if binary else 1000) ** power)
     if size > MAX_SIZE:
-        raise UsageError(f"{text!r} is too large: the limit is {MAX_SIZE} bytes")
+        raise UsageError(f"{quoted(text)} is too large: the limit is {MAX_SIZE} bytes")
     return size
 
 

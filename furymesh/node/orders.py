@@ -16,6 +16,7 @@ from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
 from furymesh.core.paths import shown
+from furymesh.core.secrets import quoted
 from furymesh.storage import checked_json
 from furymesh.storage.files import (
     atomic_write,
@@ -113,7 +114,7 @@ class Orders:
 def checked_sha256(text: str) -> str:
     """`text` if it is a hex SHA-256; raises UsageError."""
     if not _SHA256.fullmatch(text):
-        raise UsageError(f"{text[:100]!r} is not a SHA-256: expected 64 hex digits")
+        raise UsageError(f"{quoted(text)} is not a SHA-256: expected 64 hex digits")
     return text
 
 
