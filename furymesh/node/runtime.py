@@ -28,6 +28,7 @@ from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
 from furymesh.node.config import Config
+from furymesh.node.secret_file import read_secret
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
 from furymesh.storage.order import Order, Settings
@@ -38,6 +39,7 @@ from furymesh.swarm.events import Event, Result
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire.messages import Reason
+from furymesh.wire.noise import KEY_SIZE
 
 FAREWELL_SECONDS = 0.5  # for goodbyes to get out when the process ends
 ANY_ADDRESS = "0.0.0.0"
@@ -239,10 +241,14 @@ def _read_psk(path: Path | None) -> bytes | None:
     """The pre-shared key of a private swarm: 64 hex digits in a file."""
     if path is None:
         return None
+    raw = read_secret(path, "node.psk_file")
     try:
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as error:
-        raise LocalDataError(f"{path}: no pre-shared key there ({error})") from None
-    if len(key) != 32:
-        raise LocalDataError(f"{path}: a pre-shared key is 64 hex digits")
+        key = bytes.fromhex(raw.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise LocalDataError(
+            "the file that node.psk_file names holds no pre-shared key: write 64 hex digits"
+            " there, like those of `openssl rand -hex 32`"
+        )
     return key

@@ -92,12 +92,32 @@ async def test_limits_hold_over_all_links(config: Config) -> None:
 @pytest.mark.parametrize("text", ["", "zz" * 32, "ab" * 31])
 async def test_bad_pre_shared_key(tmp_path: Path, text: str) -> None:
     key = tmp_path / "psk"
+    key.touch(mode=0o600)
     key.write_text(text)
     config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
     face.identity(config)
     with pytest.raises(LocalDataError, match="pre-shared key"):
         async with open_runtime(config, listen_on=None):
             pass
+
+
+async def test_pre_shared_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "psk"
+    key.touch(mode=0o640)
+    key.write_text("ab" * 32)
+    config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
+    with pytest.raises(EnvironmentFault, match="chmod 600"):
+        async with open_runtime(config, listen_on=None):
+            pass
+
+
+async def test_a_key_in_place_of_its_file_is_not_repeated(tmp_path: Path) -> None:
+    psk = "5a" * 32
+    config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": psk}})
+    with pytest.raises(EnvironmentFault, match=r"psk_file.* not the secret") as caught:
+        async with open_runtime(config, listen_on=None):
+            pass
+    assert psk not in str(caught.value)
 
 
 async def test_taken_port(config: Config) -> None:
