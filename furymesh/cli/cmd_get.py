@@ -17,6 +17,7 @@ from furymesh.cli.options import (
     Output,
     Peers,
     addresses,
+    link_text,
     rate,
     same_places,
     settings,
@@ -28,6 +29,7 @@ EXAMPLES = """
 furymesh get 'furymesh:1f2e…?peer=192.0.2.7:7654'
 furymesh get 1f2e3d4c… --peer 192.0.2.7:7654 --output ~/Videos/
 furymesh get LINK --seed --max-upload 2M
+furymesh get - < link.txt          # a key that no process list shows
 """
 AFTER = "Serving it to others now; press Ctrl-C to stop."
 
@@ -35,7 +37,10 @@ AFTER = "Serving it to others now; press Ctrl-C to stop."
 def command(
     context: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="LINK|ID", help="What `furymesh share` printed; quote it.")
+        str,
+        typer.Argument(
+            metavar="LINK|ID", help="What `furymesh share` printed; quote it. -: standard input."
+        ),
     ],
     output: Output = None,
     peer: Peers = None,
@@ -77,7 +82,7 @@ def command(
         from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
         from furymesh.node import face
 
-        link = parse_target(target, settled)
+        link = parse_target(link_text(target), settled)
         peers = addresses(peer)
         if detach:
             _refuse_limits(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from furymesh.cli.options import ConfigFile, DataDir, Json, settings
+from furymesh.cli.options import ConfigFile, DataDir, Json, link_text, settings
 
 if TYPE_CHECKING:
     from furymesh.node.face import Verified
 
 EXAMPLES = """
 furymesh verify movie.mkv 1f2e3d4c
-furymesh verify photos/ 'furymesh:1f2e…?key=…' --json
+furymesh verify photos/ - --json < link.txt
 """
 
 
@@ -23,7 +23,10 @@ def command(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A finished file or folder.")],
     target: Annotated[
-        str, typer.Argument(metavar="LINK|ID", help="What it should be; ids may be cut.")
+        str,
+        typer.Argument(
+            metavar="LINK|ID", help="What it should be; ids may be cut. -: standard input."
+        ),
     ],
     json: Json = False,
     config: ConfigFile = None,
@@ -39,6 +42,7 @@ def command(
     from furymesh.node import face
 
     settled = settings(context, config, data_dir)
+    wanted = link_text(target)
     display = open_display(json=json)
 
     def progress(done: int, total: int) -> None:
@@ -46,7 +50,7 @@ def command(
         display.show("Verifying", done, total, facts)
 
     async def work(job: Job) -> Verified:
-        return await face.verify(path, target, settled, progress=progress)
+        return await face.verify(path, wanted, settled, progress=progress)
 
     try:
         verified = run_job(work)

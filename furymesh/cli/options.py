@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -148,6 +149,24 @@ def addresses(texts: Sequence[str] | None) -> tuple[Address, ...]:
     from furymesh.core.link import Address
 
     return read_all("--peer", Address.parse, texts)
+
+
+def link_text(argument: str) -> str:
+    """The argument LINK|ID itself or, for "-", the line on standard input.
+
+    A link in the arguments is seen by every user of the machine, its key too.
+    Raises UsageError.
+    """
+    if argument != "-":
+        return argument
+    from furymesh.core.errors import UsageError
+    from furymesh.core.link import MAX_LINK_LENGTH
+
+    # One character more than a link may have: what is longer is refused as such.
+    text = sys.stdin.readline(MAX_LINK_LENGTH + 2).strip() if sys.stdin else ""
+    if not text:
+        raise UsageError("there is no link on standard input: write one line to it")
+    return text
 
 
 def rate(option: str, text: str | None) -> int | None:
