@@ -80,6 +80,7 @@ def command(
         settled = with_connections(settings(context, config, data_dir), max_connections)
         settled = with_space_check(settled, no_space_check)
         from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
+        from furymesh.cli.passphrase import passphrase_for
         from furymesh.node import face
 
         link = parse_target(link_text(target), settled)
@@ -97,6 +98,7 @@ def command(
             )
             _tell_detached(link.file_id.hex(), json)
             return
+        passphrase = passphrase_for(settled)
         patience = positive("--timeout", timeout)
         upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
 
@@ -114,6 +116,7 @@ def command(
                 on_event=on_event,
                 seed=seed,
                 on_complete=on_complete,
+                passphrase=passphrase,
             )
 
         run_download(

@@ -20,10 +20,14 @@ def command(
 ) -> None:
     """List what this node shares."""
     from furymesh.cli.output import say, say_json, table, width
+    from furymesh.cli.passphrase import when_needed
     from furymesh.core.units import format_size
     from furymesh.node import face
 
-    items = face.shares(settings(context, config, data_dir))
+    settled = settings(context, config, data_dir)
+    items = face.shares(settled)
+    if json and any(item.locked for item in items):
+        items = when_needed(lambda passphrase: face.shares_with_keys(settled, passphrase))
     if json:
         for item in items:
             say_json(

@@ -72,10 +72,13 @@ def command(
     import trio
 
     from furymesh.cli.jobs import Job, run_job
+    from furymesh.cli.passphrase import passphrase_for
     from furymesh.node.service import Node
 
+    passphrase = passphrase_for(settled)
+
     async def work(job: Job) -> None:
-        node = Node(settled, on_event=job.guard(_show))
+        node = Node(settled, on_event=job.guard(_show), passphrase=passphrase)
         run = partial(
             node.run,
             listen=where,

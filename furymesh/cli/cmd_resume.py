@@ -63,6 +63,7 @@ def command(
         settled = with_connections(settings(context, config, data_dir), max_connections)
         settled = with_space_check(settled, no_space_check)
         from furymesh.cli.download import OnComplete, OnEvent, run_download
+        from furymesh.cli.passphrase import passphrase_for
         from furymesh.core.ids import parse_node_id
         from furymesh.node.resumes import find_resume
 
@@ -70,6 +71,7 @@ def command(
         only_nodes = read_all("--peer-id", parse_node_id, peer_id)
         upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
         found = find_resume(file_id, settled)
+        passphrase = passphrase_for(settled)
         if not json:
             say(f"Resuming transfer for file {found.hex()}...")
 
@@ -85,6 +87,7 @@ def command(
                 max_upload=upload,
                 max_download=download,
                 on_event=on_event,
+                passphrase=passphrase,
             )
             on_complete(result)
             return result

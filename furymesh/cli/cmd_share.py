@@ -59,6 +59,7 @@ def command(
     is instant. The files stay where they are; a running node serves them at
     once, otherwise start one with `furymesh node`.
     """
+    from furymesh.cli.passphrase import passphrase_for
     from furymesh.core.errors import UsageError
     from furymesh.core.hashing import HashAlgorithm
     from furymesh.core.units import parse_size
@@ -68,8 +69,12 @@ def command(
     if name is not None and len(paths) > 1:
         raise UsageError("--name fits one path only: share them one by one")
     settled = settings(context, config, data_dir)
+    sealed = settled.encryption.encrypt_by_default if encrypt is None else encrypt
+    passphrase = passphrase_for(settled) if sealed else None
     for path in paths:
-        shared = _share(path, settled, name, hash_name, chunk_bytes, encrypt, private, json)
+        shared = _share(
+            path, settled, name, hash_name, chunk_bytes, sealed, private, passphrase, json
+        )
         _print(shared, json)
 
 
@@ -79,8 +84,9 @@ def _share(
     name: str | None,
     hash_name: str | None,
     chunk_size: int | None,
-    encrypt: bool | None,
+    encrypt: bool,
     private: bool,
+    passphrase: str | None,
     json: bool,
 ) -> Shared:
     from furymesh.cli.jobs import Job, run_job
@@ -100,6 +106,7 @@ def _share(
             encrypt=encrypt,
             private=private,
             progress=meter,
+            passphrase=passphrase,
         )
 
     try:

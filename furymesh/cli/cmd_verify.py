@@ -38,6 +38,7 @@ def command(
     """
     from furymesh.cli.jobs import Job, run_job
     from furymesh.cli.output import percent, plural
+    from furymesh.cli.passphrase import when_needed
     from furymesh.cli.progress import open_display
     from furymesh.node import face
 
@@ -49,11 +50,16 @@ def command(
         facts = (f"{percent(done, total)}%", f"{done} of {plural(total, 'chunk')}")
         display.show("Verifying", done, total, facts)
 
-    async def work(job: Job) -> Verified:
-        return await face.verify(path, wanted, settled, progress=progress)
+    def run(passphrase: str | None) -> Verified:
+        async def work(job: Job) -> Verified:
+            return await face.verify(
+                path, wanted, settled, progress=progress, passphrase=passphrase
+            )
+
+        return run_job(work)
 
     try:
-        verified = run_job(work)
+        verified = when_needed(run)
     finally:
         display.close()
     _print(verified, json)

@@ -39,6 +39,14 @@ class WrongKeyError(FuryMeshError):
     """The content key does not open this encrypted share."""
 
 
+class PassphraseError(FuryMeshError):
+    """The passphrase does not open the keys kept here."""
+
+
+class PassphraseNeededError(UsageError):
+    """The keys kept here are sealed, and nobody was there to give the passphrase."""
+
+
 # --- a peer -------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ class ResumeMeta:
     `output` is the final path that was asked for, `part` where the bytes are
     until then. `size` and `chunk_size` (bytes), `chunks_total` and `header`
     (manifest header bytes) are None until the header has been fetched; `key`
-    is the content key of an encrypted share. `part_inode` tells the part from
+    is the content key of an encrypted share, as `furymesh.core.protection` keeps
+    it. `part_inode` tells the part from
     other files, even when it has got its final name already. `created_at` is in
     seconds since the epoch.
     """

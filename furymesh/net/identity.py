@@ -2,19 +2,20 @@
 
 The file `<data_dir>/identity.key` holds one line: a format name, the 32-byte
 seed in base64 and a checksum, without which a flipped bit would make another
-identity. A file of before the checksum is good for as long as it lasts.
+identity. Where a passphrase is set it holds another format name, the node id, the
+sealed seed and a checksum instead, so that the id can be told without the
+passphrase. A file of before the checksum is good for as long as it lasts.
 
 Invariants: the key exists only in files of mode 0600, from the first system
-call on. The file appears whole or not at all, and never changes: it is written
-under a temporary name, synced, and linked into place, and a link does not
-replace. So any number of processes that start at once agree on one key, and a
-crash leaves either no key or a good one.
+call on. The file appears whole or not at all, and the key in it never changes: it is
+written under a temporary name, synced, and linked into place, and a link does
+not replace. So any number of processes that start at once agree on one key, and
+a crash leaves either no key or a good one. Only `reprotect` replaces the file,
+by rename, by another form of the same key.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import errno
 import os
 import secrets
@@ -24,22 +25,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from furymesh.core.errors import DiskFullError, EnvironmentFault, LocalDataError
-from furymesh.core.ids import NodeId, node_id_text
+from furymesh.core.errors import DiskFullError, EnvironmentFault, LocalDataError, UsageError
+from furymesh.core.ids import NodeId, node_id_text, parse_node_id
+from furymesh.core.protection import (
+    IDENTITY,
+    MAX_LINE,
+    PLAIN,
+    Protection,
+    as_field,
+    decode_line,
+    encode_line,
+    from_field,
+    is_sealed,
+)
 
 FILE_NAME: Final = "identity.key"
 
-_FORMAT: Final = b"furymesh-identity-2"
-_BARE_FORMAT: Final = b"furymesh-identity-1"  # without a checksum
+_FORMAT: Final = "furymesh-identity-2"
+_BARE_FORMAT: Final = "furymesh-identity-1"  # without a checksum
 _SEED_SIZE: Final = 32
-_CHECKSUM_SIZE: Final = 16  # bytes: against accidents, not against people
-_LINE_SIZE: Final = len(_FORMAT) + 1 + 44 + 1 + 2 * _CHECKSUM_SIZE + 1
+_SEALED_FORMAT: Final = "furymesh-identity-sealed-1"
 # A file that is one byte longer than it may be is already wrong; reading on
 # would only serve whoever put a huge one there.
-_READ_LIMIT: Final = _LINE_SIZE + 1
+_READ_LIMIT: Final = MAX_LINE + 1
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -60,23 +70,50 @@ class Identity:
         return f"<Identity {node_id_text(self.node_id)}>"
 
 
-def load_or_create(data_dir: Path) -> Identity:
+def load_or_create(data_dir: Path, protection: Protection = PLAIN) -> Identity:
     """The identity kept in `data_dir`, made there if there is none yet.
 
     A missing directory is made with mode 0700. Raises EnvironmentFault when
     the file cannot be read or made, or others may read it; DiskFullError; and
-    LocalDataError when its content is not a key.
+    LocalDataError when its content is not a key, or `protection` does not open it.
     """
     path = data_dir / FILE_NAME
     with _translating(path):
         _make_directory(data_dir)
         raw = _read(path)
         if raw is None:
-            _create(path)
+            _create(path, protection)
             raw = _read(path)
     if raw is None:
         raise EnvironmentFault(f"{path} was removed while it was being made; try again")
-    return Identity(Ed25519PrivateKey.from_private_bytes(_parse(raw, path)))
+    return _parse(raw, path, protection)
+
+
+def stored_node_id(data_dir: Path) -> NodeId | None:
+    """The id of the identity kept in `data_dir`, sealed or not; None if there is none.
+
+    Raises as `load_or_create` does.
+    """
+    path = data_dir / FILE_NAME
+    with _translating(path):
+        raw = _read(path)
+    if raw is None:
+        return None
+    told = _sealed(raw)
+    return told[0] if told is not None else _parse(raw, path, PLAIN).node_id
+
+
+def reprotect(data_dir: Path, old: Protection, new: Protection) -> None:
+    """Keep the identity, made if there is none, in the form that `new` gives it.
+
+    The file is replaced whole, or stays. Raises as `load_or_create` does.
+    """
+    path = data_dir / FILE_NAME
+    identity = load_or_create(data_dir, old)
+    with _translating(path):
+        with _temporary(path, _line(identity.private.private_bytes_raw(), new)) as temporary:
+            os.replace(temporary, path)
+        _sync_directory(path.parent)
 
 
 def _read(path: Path) -> bytes | None:
@@ -102,48 +139,80 @@ def _read(path: Path) -> bytes | None:
         os.close(fd)
 
 
-def _parse(raw: bytes, path: Path) -> bytes:
-    """The seed in the file's one line; raises LocalDataError."""
-    text = raw[len(_FORMAT) + 1 :][:44]  # the names are equally long
-    seed = b""
-    with suppress(binascii.Error):
-        seed = base64.b64decode(text, validate=True)
-    if len(seed) != _SEED_SIZE or raw not in (_line(seed), _bare_line(seed)):
-        raise LocalDataError(
-            f"the identity key {path} is damaged: restore it from a backup, or remove it to get "
-            "a new identity (peers will know this node by another id)"
-        )
-    return seed
+def _parse(raw: bytes, path: Path, protection: Protection) -> Identity:
+    """The identity in the file's one line; raises LocalDataError."""
+    claimed: NodeId | None = None
+    told = _sealed(raw)
+    if told is not None:
+        claimed, sealed = told
+        seed = protection.reveal(IDENTITY, sealed)
+    else:
+        seed = _plain(raw)
+    if len(seed) == _SEED_SIZE:
+        identity = Identity(Ed25519PrivateKey.from_private_bytes(seed))
+        if claimed in (None, identity.node_id):
+            return identity
+    raise LocalDataError(
+        f"the identity key {path} is damaged: restore it from a backup, or remove it to get "
+        "a new identity (peers will know this node by another id)"
+    )
 
 
-def _line(seed: bytes) -> bytes:
-    checksum = blake3(seed).hexdigest(_CHECKSUM_SIZE).encode("ascii")
-    return b"%b %b %b\n" % (_FORMAT, base64.b64encode(seed), checksum)
+def _plain(raw: bytes) -> bytes:
+    """The seed in a file whose key is not sealed; nothing if the file is damaged."""
+    with suppress(ValueError):
+        return from_field(*decode_line(raw, _FORMAT, 1))
+    with suppress(ValueError):
+        seed = from_field(raw.decode("ascii").removeprefix(_BARE_FORMAT + " ").removesuffix("\n"))
+        if raw == f"{_BARE_FORMAT} {as_field(seed)}\n".encode("ascii"):
+            return seed
+    return b""
 
 
-def _bare_line(seed: bytes) -> bytes:
-    return b"%b %b\n" % (_BARE_FORMAT, base64.b64encode(seed))
+def _sealed(raw: bytes) -> tuple[NodeId, bytes] | None:
+    """Node id and sealed seed of a file whose key is sealed, None for any other."""
+    try:
+        node_id, sealed = decode_line(raw, _SEALED_FORMAT, 2)
+        told = parse_node_id(node_id), from_field(sealed)
+    except (ValueError, UsageError):
+        return None
+    return told if is_sealed(told[1]) else None
 
 
-def _create(path: Path) -> None:
+def _line(seed: bytes, protection: Protection) -> bytes:
+    stored = protection.protect(IDENTITY, seed)
+    if is_sealed(stored):
+        node_id = Identity(Ed25519PrivateKey.from_private_bytes(seed)).node_id
+        return encode_line(_SEALED_FORMAT, node_id_text(node_id), as_field(stored))
+    return encode_line(_FORMAT, as_field(seed))
+
+
+def _create(path: Path, protection: Protection) -> None:
     """Put a new key at `path` unless another process was faster."""
+    line = _line(secrets.token_bytes(_SEED_SIZE), protection)
+    # Losing the race is as good as winning it: their key is read next.
+    with _temporary(path, line) as temporary, suppress(FileExistsError):
+        os.link(temporary, path)
+    _sync_directory(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path, line: bytes) -> Iterator[Path]:
+    """A synced file beside `path` that holds `line`, for as long as the block lasts."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600)
     try:
         try:
-            line = _line(secrets.token_bytes(_SEED_SIZE))
             if os.write(fd, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(fd)
         finally:
             os.close(fd)
-        # Losing the race is as good as winning it: their key is read next.
-        with suppress(FileExistsError):
-            os.link(temporary, path)
+        yield temporary
     finally:
-        os.unlink(temporary)
-    _sync_directory(path.parent)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def _make_directory(path: Path) -> None:

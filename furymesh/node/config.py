@@ -154,10 +154,11 @@ class TransferConfig(_Section):
 
 
 class EncryptionConfig(_Section):
-    """What `furymesh share` does unless told otherwise."""
+    """What `furymesh share` does unless told otherwise, and where the passphrase is."""
 
     default_hash: Literal["blake3", "sha256"] = "blake3"
     encrypt_by_default: bool = False
+    passphrase_file: ConfigPath | None = None
 
 
 class LanConfig(_Section):

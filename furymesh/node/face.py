@@ -16,16 +16,18 @@ from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address, Link
 from furymesh.discovery.book import Source
-from furymesh.net.identity import load_or_create
+from furymesh.net.identity import load_or_create, stored_node_id
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder, checked_sha256
+from furymesh.node.passphrase import opened_protection
 from furymesh.node.resumes import find_resume, show_resume
 from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
 from furymesh.node.shares import Shared as Shared
 from furymesh.node.shares import SharedItem as SharedItem
 from furymesh.node.shares import share as share
 from furymesh.node.shares import shares as shares
+from furymesh.node.shares import shares_with_keys as shares_with_keys
 from furymesh.node.shares import unshare as unshare
 from furymesh.node.verify import Verified as Verified
 from furymesh.node.verify import verify as verify
@@ -50,15 +52,18 @@ async def get(
     on_event: Callable[[Event], None] | None = None,
     seed: bool = False,
     on_complete: Callable[[Result], None] | None = None,
+    passphrase: str | None = None,
 ) -> Result:
     """Download a share from all peers at once, resuming what is there already.
 
     `timeout` is how long to go without a useful byte before giving up. With
     `seed` the finished content is shared, `on_complete` is called, and the
-    function serves until it is cancelled.
+    function serves until it is cancelled. `passphrase` opens this node's keys
+    where one is set, else a file that is named for it.
 
     Raises UnavailableError (progress kept), AlreadyRunningError,
-    WrongKeyError, VerificationError, DiskFullError, EnvironmentFault.
+    WrongKeyError, VerificationError, DiskFullError, EnvironmentFault,
+    PassphraseNeededError, PassphraseError.
     """
     config = config or load_config(None, None)
     if isinstance(link, str):
@@ -72,6 +77,7 @@ async def get(
         listen_on=listen_on,
         max_upload=limit(max_upload, config.transfer.max_upload),
         max_download=limit(max_download, config.transfer.max_download),
+        passphrase=passphrase,
     ) as runtime:
         book = runtime.swarm.book
         for address in peers:
@@ -110,6 +116,7 @@ async def resume(
     max_upload: float | None = None,
     max_download: float | None = None,
     on_event: Callable[[Event], None] | None = None,
+    passphrase: str | None = None,
 ) -> Result:
     """Take up an unfinished download from its resume data alone.
 
@@ -130,6 +137,7 @@ async def resume(
         max_upload=max_upload,
         max_download=max_download,
         on_event=on_event,
+        passphrase=passphrase,
     )
 
 
@@ -164,8 +172,11 @@ async def status(config: Config | None = None) -> dict[str, object] | None:
         return None
 
 
-def identity(config: Config | None = None) -> NodeId:
-    """This node's id, its key made on first use."""
+def identity(config: Config | None = None, *, passphrase: str | None = None) -> NodeId:
+    """This node's id, its key made on first use; only then a passphrase is needed."""
     config = config or load_config(None, None)
-    make_private_directory(config.data_dir)
-    return load_or_create(config.data_dir).node_id
+    node_id = stored_node_id(config.data_dir)
+    if node_id is not None:
+        return node_id
+    with opened_protection(config, passphrase) as protection:
+        return load_or_create(config.data_dir, protection).node_id

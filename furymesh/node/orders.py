@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link
 from furymesh.core.paths import shown
+from furymesh.core.protection import PLAIN, Protection, as_field, content_key_of, from_field
+from furymesh.core.sealing import KEY_SIZE
 from furymesh.core.secrets import quoted
 from furymesh.storage import checked_json
 from furymesh.storage.files import (
@@ -72,12 +74,13 @@ class DetachedOrder:
 class Orders:
     """The orders of one data directory. Methods block; all raise EnvironmentFault."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, protection: Protection = PLAIN) -> None:
         self._directory = data_dir / "orders"
+        self._protection = protection
 
     def add(self, order: DetachedOrder) -> None:
         """Keep an order; raises UsageError for one that is too long."""
-        raw = checked_json.encode(order.encode())
+        raw = checked_json.encode(self._sealed(order))
         if len(raw) > MAX_ORDER:
             raise UsageError("the order is too long: use a shorter output path or fewer peers")
         make_private_directory(self._directory)
@@ -100,12 +103,30 @@ class Orders:
         for path in paths:
             try:
                 value, _ = checked_json.decode(read_bytes(path, MAX_ORDER) or b"")
-                orders.append(DetachedOrder.decode(value))
+                orders.append(self._opened(DetachedOrder.decode(value), value))
             except (ValueError, RecursionError, FuryMeshError) as error:
                 problems.append(
                     f"{shown(str(path))}: not a readable order ({shown(str(error))}); remove it"
                 )
         return orders, problems
+
+    def _sealed(self, order: DetachedOrder) -> dict[str, Any]:
+        """The order as it is kept: where a passphrase is set its key is not in the link."""
+        key, file_id = order.link.key, order.link.file_id
+        if key is None or not self._protection.on:
+            return order.encode()
+        value = replace(order, link=replace(order.link, key=None)).encode()
+        return {**value, "key": as_field(self._protection.protect(content_key_of(file_id), key))}
+
+    def _opened(self, order: DetachedOrder, value: dict[str, Any]) -> DetachedOrder:
+        """The reverse of `_sealed`; raises ValueError or LocalDataError."""
+        if value.get("key") is None:
+            return order
+        purpose = content_key_of(order.link.file_id)
+        key = self._protection.reveal(purpose, from_field(str(value["key"])))
+        if len(key) != KEY_SIZE:
+            raise ValueError("its key is malformed")
+        return replace(order, link=replace(order.link, key=key))
 
     def _path(self, file_id: FileId) -> Path:
         return self._directory / f"{file_id.hex()}.json"

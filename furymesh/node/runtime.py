@@ -21,6 +21,7 @@ from furymesh.core.errors import FuryMeshError, LocalDataError
 from furymesh.core.ids import FileId, NodeId, parse_node_id
 from furymesh.core.link import Address
 from furymesh.core.paths import shown
+from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
@@ -28,6 +29,7 @@ from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
 from furymesh.node.config import Config
+from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_secret
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
@@ -53,12 +55,15 @@ class Runtime:
     is listed no more, so a download that is not adopted yet stays.
     """
 
-    def __init__(self, config: Config, identity: Identity, endpoint: Endpoint) -> None:
+    def __init__(
+        self, config: Config, identity: Identity, endpoint: Endpoint, protection: Protection
+    ) -> None:
         self.config = config
+        self.protection = protection
         self.identity = identity
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
-        self.catalog = Catalog(config.data_dir)
+        self.catalog = Catalog(config.data_dir, protection)
         self._listed: dict[FileId, CatalogEntry] = {}
         self._looking = trio.Lock()  # at the catalog, one at a time
         self.links: trio.Nursery
@@ -74,7 +79,7 @@ class Runtime:
         ]
 
     def settings(self) -> Settings:
-        return download_settings(self.config)
+        return download_settings(self.config, self.protection)
 
     def download(self, order: Order, terms: Terms, on_event: Callable[[Event], None]) -> Download:
         """A download ready to `run(self.links)`."""
@@ -177,13 +182,43 @@ async def open_runtime(
     allow: Iterable[NodeId] = (),
     max_upload: float | None = None,
     max_download: float | None = None,
+    passphrase: str | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start a node; it ends with the block, after saying goodbye.
 
     `listen_on` None accepts no links. Limits are bytes per second. Raises
-    EnvironmentFault (port, data directory), LocalDataError (identity).
+    EnvironmentFault (port, data directory), LocalDataError (identity), and as
+    `opened_protection` does.
     """
-    identity = await trio.to_thread.run_sync(load_or_create, config.data_dir)
+    async with opened_keys(config, passphrase) as protection:
+        identity = await trio.to_thread.run_sync(load_or_create, config.data_dir, protection)
+        async with _open_runtime(
+            config, identity, protection, listen_on, allow, max_upload, max_download
+        ) as runtime:
+            yield runtime
+
+
+@asynccontextmanager
+async def opened_keys(config: Config, passphrase: str | None) -> AsyncIterator[Protection]:
+    """`opened_protection`, its waiting done in a thread."""
+    opening = opened_protection(config, passphrase)
+    protection = await trio.to_thread.run_sync(opening.__enter__)
+    try:
+        yield protection
+    finally:
+        opening.__exit__(None, None, None)
+
+
+@asynccontextmanager
+async def _open_runtime(
+    config: Config,
+    identity: Identity,
+    protection: Protection,
+    listen_on: Address | None,
+    allow: Iterable[NodeId],
+    max_upload: float | None,
+    max_download: float | None,
+) -> AsyncIterator[Runtime]:
     allowed = {*allow, *map(parse_node_id, config.node.allow)}
     endpoint = Endpoint(
         identity,
@@ -193,7 +228,7 @@ async def open_runtime(
         # Also without a limit of its own, where a link is to be held to a download's.
         download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
     )
-    runtime = Runtime(config, identity, endpoint)
+    runtime = Runtime(config, identity, endpoint, protection)
     if listen_on is not None:
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]
@@ -219,7 +254,7 @@ def _renewed(before: CatalogEntry | None, now: CatalogEntry) -> bool:
     return before is not None and replace(before, added_at=now.added_at) != now
 
 
-def download_settings(config: Config) -> Settings:
+def download_settings(config: Config, protection: Protection = PLAIN) -> Settings:
     """What the configuration says about keeping downloads."""
     return Settings(
         data_dir=config.data_dir,
@@ -229,6 +264,7 @@ def download_settings(config: Config) -> Settings:
         save_interval=config.transfer.resume_save_interval,
         reserve=parse_size(config.storage.reserve),
         check_space=config.storage.check_space,
+        protection=protection,
     )
 
 

@@ -35,11 +35,19 @@ class Node:
     in that task ends as a note and never as the end of the node.
     """
 
-    def __init__(self, config: Config, *, on_event: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        passphrase: str | None = None,
+    ) -> None:
+        """`passphrase` opens the keys where one is set, else a file that is named for it."""
         self.config = config
+        self._passphrase = passphrase
         self.runtime: Runtime
         self._on_event = on_event or (lambda event: None)
-        self._orders = Orders(config.data_dir)
+        self._orders: Orders
         self._orders_at_work: set[FileId] = set()
         self._downloads: dict[FileId, Download] = {}
         self._peers: tuple[Address, ...] = ()
@@ -81,8 +89,10 @@ class Node:
                 allow=allow,
                 max_upload=limit(max_upload, self.config.node.max_upload),
                 max_download=limit(max_download, self.config.node.max_download),
+                passphrase=self._passphrase,
             ) as runtime:
                 self.runtime = runtime
+                self._orders = Orders(self.config.data_dir, runtime.protection)
                 runtime.swarm.report = self._tell
                 configured = tuple(map(Address.parse, self.config.discovery.peers))
                 self._peers = (*peers, *configured)

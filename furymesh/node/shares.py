@@ -18,9 +18,11 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
 from furymesh.core.link import Address, Link
+from furymesh.core.protection import Protection
 from furymesh.core.sealing import KEY_SIZE
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
+from furymesh.node.passphrase import opened_protection
 from furymesh.node.verify import ChunkProgress
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.files import make_private_directory
@@ -47,7 +49,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class SharedItem:
-    """One line of what this node shares."""
+    """One line of what this node shares; a `locked` one lacks the sealed key in its link."""
 
     file_id: FileId
     name: str
@@ -57,6 +59,7 @@ class SharedItem:
     encrypted: bool
     private: bool
     link: Link
+    locked: bool = False
 
 
 async def share(
@@ -69,6 +72,7 @@ async def share(
     encrypt: bool | None = None,
     private: bool = False,
     progress: ChunkProgress | None = None,
+    passphrase: str | None = None,
 ) -> Shared:
     """Hash a file or folder, put it into the catalog and return its link.
 
@@ -76,11 +80,11 @@ async def share(
     `progress(done, total)` is called from a worker thread with bytes. A node
     that runs in the same data directory serves the share at once.
 
-    Raises NotFoundError, UsageError, SourceChangedError, EnvironmentFault.
+    Raises NotFoundError, UsageError, SourceChangedError, EnvironmentFault; for an
+    encrypted share, whose key is kept here, PassphraseNeededError, PassphraseError.
     """
     config = config or load_config(None, None)
     make_private_directory(config.data_dir)
-    catalog = Catalog(config.data_dir)
     sealed = config.encryption.encrypt_by_default if encrypt is None else encrypt
     stop = threading.Event()
     total = _size_of(Path(path))
@@ -93,6 +97,12 @@ async def share(
             progress(min(done, total), total)
 
     def make() -> Shared:
+        if not sealed:
+            return make_in(Catalog(config.data_dir))
+        with opened_protection(config, passphrase) as protection:
+            return make_in(Catalog(config.data_dir, protection))
+
+    def make_in(catalog: Catalog) -> Shared:
         made = create_share(
             Path(path),
             catalog=catalog,
@@ -133,9 +143,17 @@ async def share(
 
 
 def shares(config: Config | None = None) -> list[SharedItem]:
-    """What this node shares, oldest first."""
-    catalog = Catalog((config or load_config(None, None)).data_dir)
-    return [_item(catalog, entry) for entry in catalog.list().entries]
+    """What this node shares, by id; the links lack the keys that a passphrase seals."""
+    return _listed(config or load_config(None, None), None)
+
+
+def shares_with_keys(
+    config: Config | None = None, passphrase: str | None = None
+) -> list[SharedItem]:
+    """`shares` with every key in the links; raises as `opened_protection` does."""
+    config = config or load_config(None, None)
+    with opened_protection(config, passphrase) as protection:
+        return _listed(config, protection)
 
 
 async def unshare(text: str, config: Config | None = None) -> SharedItem:
@@ -158,6 +176,11 @@ async def unshare(text: str, config: Config | None = None) -> SharedItem:
 # --- helpers ------------------------------------------------------------------------
 
 
+def _listed(config: Config, protection: Protection | None) -> list[SharedItem]:
+    catalog = Catalog(config.data_dir, protection)
+    return [_item(catalog, entry) for entry in catalog.list().entries]
+
+
 def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
     manifest = catalog.manifests.load(entry.file_id)
     geometry = manifest.header.geometry if manifest else Geometry(0, 1 << 18)
@@ -171,6 +194,7 @@ def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
         sealed,
         entry.private,
         Link(entry.file_id, entry.name, (), entry.key),
+        entry.locked,
     )
 
 

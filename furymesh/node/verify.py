@@ -15,7 +15,7 @@ from furymesh.core.manifest import Manifest
 from furymesh.discovery.book import Source
 from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config, load_config
-from furymesh.node.runtime import open_runtime
+from furymesh.node.runtime import open_runtime, opened_keys
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.check import Check
 from furymesh.storage.finished import FinishedReader
@@ -51,16 +51,18 @@ async def verify(
     config: Config | None = None,
     *,
     progress: ChunkProgress | None = None,
+    passphrase: str | None = None,
 ) -> Verified:
     """Check finished content against its manifest, chunk by chunk.
 
     `link` is a link, an id, or the start of the id of something downloaded or
     shared here. Its manifest is looked for here first, then fetched from the
     peers of the link. `progress(done, total)` counts chunks. Raises UsageError,
-    NotFoundError, WrongKeyError, EnvironmentFault, UnavailableError.
+    NotFoundError, WrongKeyError, EnvironmentFault, UnavailableError,
+    PassphraseNeededError where a sealed key here is needed, PassphraseError.
     """
     config = config or load_config(None, None)
-    manifest, key = await _find_manifest(link, config)
+    manifest, key = await _find_manifest(link, config, passphrase)
     reader = await trio.to_thread.run_sync(FinishedReader, Path(path), manifest, key)
     check = Check(manifest, manifest.header.geometry.all_chunks, reader.read)
 
@@ -82,7 +84,9 @@ async def verify(
     return Verified(manifest.file_id, Path(path), check.total, bad, misfits)
 
 
-async def _find_manifest(text: str, config: Config) -> tuple[Manifest, bytes | None]:
+async def _find_manifest(
+    text: str, config: Config, passphrase: str | None
+) -> tuple[Manifest, bytes | None]:
     """The whole manifest of a share and its content key, if either is to be had."""
     store = ManifestStore(config.data_dir)
     catalog = Catalog(config.data_dir)
@@ -91,10 +95,13 @@ async def _find_manifest(text: str, config: Config) -> tuple[Manifest, bytes | N
     else:
         link = Link.parse(text)
     entry = catalog.get(link.file_id)
+    if entry is not None and entry.locked and link.key is None:
+        async with opened_keys(config, passphrase) as protection:
+            entry = Catalog(config.data_dir, protection).get(link.file_id)
     key = link.key or (entry.key if entry is not None else None)
     manifest = store.load(link.file_id)
     if manifest is None or not manifest.complete:
-        async with open_runtime(config, listen_on=None) as runtime:
+        async with open_runtime(config, listen_on=None, passphrase=passphrase) as runtime:
             order = Order(link.file_id, link.name, key=key)
             terms = Terms(timeout=config.transfer.timeout)
             for address in (*link.peers, *map(Address.parse, config.discovery.peers)):

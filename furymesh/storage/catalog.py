@@ -17,11 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from furymesh.core.errors import InvalidManifestError, LocalDataError, UsageError, WrongKeyError
+from furymesh.core.errors import (
+    IllegalStateError,
+    InvalidManifestError,
+    LocalDataError,
+    UsageError,
+    WrongKeyError,
+)
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
+from furymesh.core.protection import PLAIN, Protection, content_key_of, is_sealed
 from furymesh.core.sealing import KEY_SIZE, Sealer
 from furymesh.storage import checked_json
 from furymesh.storage.files import (
@@ -49,7 +56,8 @@ class CatalogEntry:
     """One share. `facts` are those of its files at hashing, in stream order.
 
     `key` is the content key if the share is encrypted; `private` shares are
-    announced nowhere; `added_at` is in seconds since the epoch.
+    announced nowhere; `added_at` is in seconds since the epoch. A `locked` entry
+    has a key that is sealed and was not opened: `key` is None.
     """
 
     file_id: FileId
@@ -61,6 +69,7 @@ class CatalogEntry:
     private: bool
     executable: bool
     added_at: float
+    locked: bool = False
 
     @property
     def sealer(self) -> Sealer | None:
@@ -96,15 +105,23 @@ class Options(NamedTuple):
 class Catalog:
     """The shares recorded under `<data_dir>/catalog` and `<data_dir>/manifests`."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, protection: Protection | None = None) -> None:
+        """Without `protection` sealed keys stay closed, and their entries are `locked`."""
         self._directory = data_dir / DIRECTORY
+        self._protection = protection
         self.manifests = ManifestStore(data_dir)
 
     def add(self, entry: CatalogEntry, manifest: Manifest) -> None:
         """Record a share, replacing one of the same id; raises EnvironmentFault."""
         self.manifests.save(manifest)
+        self.rewrite(entry)
+
+    def rewrite(self, entry: CatalogEntry) -> None:
+        """Record an entry whose manifest is stored; raises EnvironmentFault."""
+        if entry.locked:
+            raise IllegalStateError("a locked catalog entry would lose its key")
         make_private_directory(self._directory)
-        atomic_write(self._path(entry.file_id), _encode(entry))
+        atomic_write(self._path(entry.file_id), _encode(entry, self._protection or PLAIN))
 
     def remove(self, file_id: FileId) -> bool:
         """Forget a share and its manifest; False if there was none. The files stay.
@@ -129,7 +146,7 @@ class Catalog:
         if raw is None:
             return None
         try:
-            return _decode(raw, file_id)
+            return _decode(raw, file_id, self._protection)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LocalDataError(
                 f"catalog entry {shown(str(path))} is damaged ({shown(str(error))}):"
@@ -196,13 +213,14 @@ def _same_tree(entry: CatalogEntry, manifest: Manifest, scan: Scan) -> bool:
     return listed == scan.entries
 
 
-def _encode(entry: CatalogEntry) -> bytes:
+def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
+    key = entry.key and protection.protect(content_key_of(entry.file_id), entry.key)
     fields = {
         "file_id": entry.file_id.hex(),
         "path": str(entry.path),
         "name": entry.name,
         "size": entry.size,
-        "key": base64.b64encode(entry.key).decode("ascii") if entry.key else None,
+        "key": base64.b64encode(key).decode("ascii") if key else None,
         "private": entry.private,
         "executable": entry.executable,
         "added_at": entry.added_at,
@@ -211,8 +229,11 @@ def _encode(entry: CatalogEntry) -> bytes:
     return checked_json.encode(fields)
 
 
-def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
-    """Read an entry; raises ValueError, KeyError or TypeError for anything odd."""
+def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> CatalogEntry:
+    """Read an entry; raises ValueError, KeyError or TypeError for anything odd.
+
+    Raises LocalDataError if its key is sealed and does not open.
+    """
     fields, checked = checked_json.decode(raw)
     if not checked and fields["version"] != _BARE_VERSION:
         raise ValueError("it is of another version")
@@ -222,7 +243,12 @@ def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
     # fsencode raises ValueError for what no path can hold.
     if not path.startswith("/") or b"\0" in os.fsencode(path) or name != safe_name(name, ""):
         raise ValueError("its path or its name is malformed")
-    key, size = fields["key"], _typed(fields["size"], int)
+    size = _typed(fields["size"], int)
+    stored = None if fields["key"] is None else _key(_typed(fields["key"], str))
+    locked = stored is not None and protection is None and is_sealed(stored)
+    key = None
+    if stored is not None and not locked:
+        key = (protection or PLAIN).reveal(content_key_of(file_id), stored)
     added_at = _typed(fields["added_at"], float)
     if size < 0 or not 0 <= added_at < _YEAR_10000:
         raise ValueError("its size or its time is impossible")
@@ -234,10 +260,11 @@ def _decode(raw: bytes, file_id: FileId) -> CatalogEntry:
         facts=tuple(
             Facts(*(_typed(number, int) for number in row)) for row in _typed(fields["facts"], list)
         ),
-        key=None if key is None else _key(_typed(key, str)),
+        key=key,
         private=_typed(fields["private"], bool),
         executable=_typed(fields["executable"], bool),
         added_at=added_at,
+        locked=locked,
     )
 
 
@@ -246,7 +273,7 @@ def _key(text: str) -> bytes:
         key = base64.b64decode(text, validate=True)
     except binascii.Error:
         key = b""
-    if len(key) != KEY_SIZE:
+    if len(key) != KEY_SIZE and not is_sealed(key):
         raise ValueError("its key is malformed")
     return key
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from furymesh.core.ids import FileId
+from furymesh.core.protection import PLAIN, Protection
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,4 @@ class Settings:
     save_interval: float = 30.0
     reserve: int = 0
     check_space: bool = True
+    protection: Protection = PLAIN  # of the keys in resume data

@@ -25,6 +25,7 @@ from furymesh.core.layout import Layout
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import shown
+from furymesh.core.protection import content_key_of
 from furymesh.core.sealing import Sealer
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.core.units import format_size
@@ -90,7 +91,9 @@ class Workspace:
         stored = self._stored
         if stored is not None:
             # One that does not fit is refused later: without any, ciphertext would be kept.
-            self.key = self.key or stored.key
+            if self.key is None and stored.key is not None:
+                purpose = content_key_of(file_id)
+                self.key = self.settings.protection.reveal(purpose, stored.key)
             self.executable = stored.executable
             self.known_peers = tuple(filter(_is_address, stored.peers))
             if self.manifest is None and stored.header is not None:
@@ -253,7 +256,7 @@ class Workspace:
             "chunk_size": geometry.chunk_size,
             "chunks_total": geometry.chunk_count,
             "header": manifest.header_bytes,
-            "key": self.key,
+            "key": self.key and self._protected(self.key),
             "executable": self.executable,
             "detached": self.order.detached,
             "peers": peers,
@@ -271,6 +274,9 @@ class Workspace:
         if doubtful:
             self.resume.doubt(doubtful)
         self.resume.lose_all(self.resume.have & ~good)
+
+    def _protected(self, key: bytes) -> bytes:
+        return self.settings.protection.protect(content_key_of(self.order.file_id), key)
 
     def settle(self, good: int, bad: int) -> None:
         """Record what hashing the doubtful chunks has shown."""

@@ -15,6 +15,8 @@ CODES = {
     errors.NotFoundError: 1,
     errors.AlreadyRunningError: 5,
     errors.WrongKeyError: 4,
+    errors.PassphraseError: 1,
+    errors.PassphraseNeededError: 2,
     errors.PeerError: 1,
     errors.ProtocolError: 1,
     errors.HandshakeError: 1,

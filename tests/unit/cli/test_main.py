@@ -406,6 +406,7 @@ def test_id(face: Face, capsys: pytest.CaptureFixture[str]) -> None:
         "node_id": node_id_text(NODE_ID),
         "addresses": [],
         "running": False,
+        "passphrase": False,
     }
 
 

@@ -49,7 +49,7 @@ def test_the_form_of_the_file(tmp_path: Path) -> None:
     assert name == "furymesh-identity-2"
     assert len(text) == 44
     assert checksum.endswith("\n")
-    assert len(checksum) == 33
+    assert len(checksum) == 17
     assert made.node_id == made.private.public_key().public_bytes_raw()
 
 

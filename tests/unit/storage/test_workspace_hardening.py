@@ -151,7 +151,7 @@ def test_other_chunk_counts_vouch_for_nothing(
 # --- where it is published ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("output", ["{tmp}/elsewhere/evil", "evil", "{tmp}/\ud800", ""])
+@pytest.mark.parametrize("output", ["{tmp}/elsewhere/evil", "evil", ""])
 def test_output_where_no_part_lies_is_not_believed(
     settings: Settings, tmp_path: Path, output: str
 ) -> None:
@@ -163,7 +163,7 @@ def test_output_where_no_part_lies_is_not_believed(
     workspace.close()
 
 
-@pytest.mark.parametrize("part", ["film.part", "/\ud800", ""])
+@pytest.mark.parametrize("part", ["film.part", ""])
 def test_part_that_cannot_be_is_not_looked_for(settings: Settings, part: str) -> None:
     begun(settings, part=part)
     workspace, good, _ = start(settings)
