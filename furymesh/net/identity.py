@@ -204,8 +204,9 @@ def _temporary(path: Path, line: bytes) -> Iterator[Path]:
     fd = os.open(temporary, flags, 0o600)
     try:
         try:
-            if os.write(fd, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = line
+            while rest:  # a signal or a disk may cut a write short
+                rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
         finally:
             os.close(fd)
