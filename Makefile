@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench torture proto lock clean
+.PHONY: demo test lint bench torture fuzz proto lock clean
 
 # The environment: pinned versions with their hashes, then the project itself.
 $(READY): requirements.lock pyproject.toml
@@ -31,6 +31,9 @@ bench: $(READY)  ## furymesh beside libtorrent, aria2 and rsync; see docs/perfor
 
 torture: $(READY)  ## the long forms of the tests: many kills, many seeds
 	$(BIN)/python -m pytest -q -m slow --timeout 3600
+
+fuzz: $(READY)  ## every parser on hostile input; FUZZ_SECONDS for each, 300 unless told
+	$(BIN)/python -m tests.fuzz
 
 proto: $(READY)  ## regenerate furymesh/wire/pb after a change in proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=furymesh/wire/pb --pyi_out=furymesh/wire/pb proto/furymesh.proto

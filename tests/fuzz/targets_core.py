@@ -135,7 +135,7 @@ def header(data: bytes) -> None:
     assert read.plain_size <= read.geometry.size
 
 
-_FIXED = 45  # bytes of a header before its page digests
+_FIXED = 44  # bytes of a header before its page digests
 
 
 def manifest(data: bytes) -> None:

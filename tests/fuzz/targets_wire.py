@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -205,6 +206,10 @@ def session(data: bytes) -> None:
             end.message(None, read)
 
 
+class EndOfInput(LinkClosedError):
+    """The peer said nothing more."""
+
+
 class Bytes:
     """A stream that has come already, to be received in parts."""
 
@@ -214,7 +219,7 @@ class Bytes:
 
     async def wait_readable(self, at_least: int = 1) -> None:
         if not self._left:
-            raise LinkClosedError("the end")
+            raise EndOfInput("the end")
         await trio.lowlevel.checkpoint()
 
     def receive_nowait(self, view: memoryview) -> int | None:
@@ -256,7 +261,8 @@ def link_reader(data: bytes) -> None:
             SmallBuffers(),  # type: ignore[arg-type]
             Traffic(),
         )
-        await reader.run(end, end)  # type: ignore[arg-type]
+        with contextlib.suppress(EndOfInput):
+            await reader.run(end, end)  # type: ignore[arg-type]
 
     trio.run(read)
 
@@ -308,8 +314,6 @@ _LEAVING = (*_SPOKEN[3:4], codec.encode(_join(2)), codec.encode(_join(3, FILES[1
 _FRAMES = tuple(len(part).to_bytes(2, "big") + part for part in (*_SPOKEN, *_LEAVING))
 # Varints at their borders and beyond, and protobuf's groups, which nobody uses.
 _VARINTS = (b"\xff" * 4 + b"\x0f", b"\xff" * 9 + b"\x01", b"\x80" * 10, b"\x0b" * 150, b"\x0c")
-
-_link: Callable[..., bytes] = joined
 
 TARGETS = (
     Target(
