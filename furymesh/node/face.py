@@ -94,6 +94,8 @@ async def get(
         )
         tell = on_event or (lambda event: None)
         runtime.swarm.report = lambda problem: tell(Note(problem))
+        for problem in runtime.problems:
+            tell(Note(problem))
         download = runtime.download(order, terms, tell)
         result = await download.run(runtime.links)
         if seed:

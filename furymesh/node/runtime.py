@@ -28,9 +28,11 @@ from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
+from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_secret
+from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
 from furymesh.storage.order import Order, Settings
@@ -64,6 +66,8 @@ class Runtime:
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir, protection)
+        self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
+        self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
         self._looking = trio.Lock()  # at the catalog, one at a time
         self.links: trio.Nursery
@@ -229,12 +233,14 @@ async def _open_runtime(
         download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
     )
     runtime = Runtime(config, identity, endpoint, protection)
+    runtime.problems += await runtime.bans.restore()
     if listen_on is not None:
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]
     try:
         async with open_tasks() as nursery:
             runtime.links = nursery
+            nursery.start_soon(runtime.bans.run)
             if runtime.listeners:
                 nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
             try:
@@ -242,6 +248,7 @@ async def _open_runtime(
             finally:
                 with trio.CancelScope(shield=True):
                     await runtime.say_goodbye()
+                    await runtime.bans.save()
             nursery.cancel_scope.cancel()
     finally:
         for sock in runtime.listeners:

@@ -103,7 +103,7 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[Node]) -> None:
         async with open_tasks() as nursery:
             self._tasks = nursery
-            for problem in await self.reload():
+            for problem in (*self.runtime.problems, *await self.reload()):
                 self._tell(problem)
             orders, problems = await trio.to_thread.run_sync(self._orders.list)
             for problem in problems:

@@ -8,7 +8,7 @@ Always true:
 * one node, or one machine, cannot take the places of all others;
 * what this node dials has a place before any link that it accepted, but for those
   that a download here fetches from;
-* a ban lasts as long as this process.
+* a banned node has no link, and no node at a banned address has.
 
 Links and shares are the swarm's, and only read here: a link that must go is told
 so, and the swarm lets go of it when it has ended.
@@ -26,13 +26,13 @@ from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.connect import Endpoint
 from furymesh.net.handler import LinkHandler, Piece
 from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.bans import Bans
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
 MAX_LINKS = 200  # more would only share the same uplink
 MAX_PER_NODE = 4  # processes of one node at a time
 MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
-MAX_BANNED_HERE = 2  # nodes banned at one address before the address is
 PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
 REFUSAL_SECONDS = 1.0  # for a refused link to get the reason out
 
@@ -51,11 +51,10 @@ class Admission:
     ) -> None:
         self.max_links = max_links
         self.dialling = 0  # links that may be added soon
-        self.banned: set[NodeId] = set()  # sent a chunk with a wrong digest
+        self.bans = Bans()
         self._endpoint = endpoint
         self._links = links
         self._shares = shares
-        self._banned_at: dict[str, set[NodeId]] = {}
         self._probed: set[Process] = set()
 
     # --- new links ------------------------------------------------------------------
@@ -156,14 +155,16 @@ class Admission:
         Nor of its address, if it is the second such node there: identities cost
         nothing. Loopback is spared, because it says nothing of who is behind it.
         """
-        self.banned.add(link.node_id)
-        if not is_loopback(link.remote[0]):
-            self._banned_at.setdefault(same_machine(link.remote[0]), set()).add(link.node_id)
+        self.bans.add(link.node_id, _machine_of(link))
 
     def is_banned(self, link: SecureLink) -> bool:
         """Whether the node at the other end is banned, or its address is."""
-        nodes = self._banned_at.get(same_machine(link.remote[0]), ())
-        return link.node_id in self.banned or len(nodes) >= MAX_BANNED_HERE
+        return self.bans.holds(link.node_id, _machine_of(link))
+
+
+def _machine_of(link: SecureLink) -> str:
+    host = link.remote[0]
+    return "" if is_loopback(host) else same_machine(host)
 
 
 # --- links that are refused ---------------------------------------------------------

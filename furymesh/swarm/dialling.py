@@ -130,7 +130,10 @@ class Dialler:
             candidate.outcome = "connected by another link"
             while not self._over and process in self._swarm.links:
                 await trio.sleep(TWIN_SECONDS)
-        book.failed(file_id, candidate, self._swarm.now(), str(link.closed_because or "closed"))
+        outcome = str(link.closed_because or "closed")
+        if self._admission.is_banned(link):
+            outcome = "banned for a day: it sent a bad chunk"
+        book.failed(file_id, candidate, self._swarm.now(), outcome)
         if link.farewell in (m.Reason.FORBIDDEN, m.Reason.BUSY):
             candidate.not_before += UNWANTED_SECONDS
 

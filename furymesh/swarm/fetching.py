@@ -320,7 +320,7 @@ class Fetching(ManifestFetcher):
     def _blame(self, member: Member) -> None:
         """A member sent a bad chunk; more of them may have been on their way."""
         node_id = member.link.node_id
-        if node_id not in self._swarm.admission.banned:
+        if node_id not in self._swarm.admission.bans.nodes:
             self._swarm.quarantine(member.link)
             name = node_id_text(node_id)[:12]
             self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))

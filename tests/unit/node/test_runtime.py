@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from furymesh.core.errors import EnvironmentFault, LocalDataError
+from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
@@ -290,3 +291,36 @@ async def test_what_is_sent_of_a_download_has_a_limit_of_its_own(tmp_path: Path)
         seed.swarm.shares[shared.file_id].upload.rate = rate
         result = await (await wants(one, shared, seed)).run(one.links)
         assert result.seconds > 0.95 * size / rate - SHARED_CREDIT_SECONDS
+
+
+async def test_ban_outlives_the_process(config: Config, tmp_path: Path) -> None:
+    face.identity(config)
+    async with open_runtime(config, listen_on=None) as runtime:
+        runtime.swarm.admission.bans.add(NodeId(b"a" * 32), "c0000201")
+    async with open_runtime(config, listen_on=None) as runtime:
+        assert runtime.swarm.admission.bans.nodes == {b"a" * 32}
+        runtime.swarm.admission.bans.add(NodeId(b"b" * 32), "c0000201")
+        # Not only at the end: a process may be killed.
+        await until(lambda: len(list((config.data_dir / "banned").iterdir())) == 2)
+    async with open_runtime(config, listen_on=None) as runtime:
+        assert runtime.swarm.admission.bans.holds(NodeId(b"c" * 32), "c0000201")
+
+
+async def test_damaged_bans_keep_nobody_from_starting(config: Config) -> None:
+    face.identity(config)
+    (config.data_dir / "banned").mkdir()
+    (config.data_dir / "banned" / "x.ban").write_bytes(b"\0")
+    async with open_runtime(config, listen_on=None) as runtime:
+        assert len(runtime.problems) == 1
+
+
+async def test_ban_that_cannot_be_kept_is_told_and_counts(config: Config) -> None:
+    face.identity(config)
+    (config.data_dir / "banned").write_bytes(b"in the way")
+    told: list[str] = []
+    async with open_runtime(config, listen_on=None) as runtime:
+        runtime.swarm.report = told.append
+        runtime.swarm.admission.bans.add(NodeId(b"a" * 32), "")
+        await until(lambda: told)
+        assert runtime.swarm.admission.bans.nodes
+    assert len(told) == 1

@@ -77,11 +77,11 @@ async def test_poisoner_is_quarantined_and_the_file_exact(tmp_path: Path) -> Non
         download = user.download(data, bad)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(download.run, user.links)
-            await until(lambda: user.swarm.admission.banned)
+            await until(lambda: user.swarm.admission.bans.nodes)
             good.serve(data)
             user.swarm.book.add(manifest_of(data).file_id, good.address, Source.USER)
         assert (user.home / "out.bin").read_bytes() == data
-        assert user.swarm.admission.banned == {bad.swarm.endpoint.identity.node_id}
+        assert user.swarm.admission.bans.nodes == {bad.swarm.endpoint.identity.node_id}
         (note,) = [event for event in user.events if isinstance(event, Note)]
         assert "sent a bad chunk" in note.text
 

@@ -20,6 +20,7 @@ from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import admission as admission_module
 from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
+from furymesh.swarm.bans import MAX_BANNED_HERE
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire import messages as m
@@ -269,7 +270,7 @@ async def test_refused_link_has_no_say(tmp_path: Path) -> None:
     data = blob(3)
     async with lab(tmp_path, "one", "two") as (one, two):
         here = one.serve(data)
-        one.swarm.admission.banned.add(two.swarm.endpoint.identity.node_id)
+        one.swarm.admission.bans.add(two.swarm.endpoint.identity.node_id, "")
         link = await two.dial(one)
         link.send(link.session.join(here.file_id))
         await until(lambda: link.closed_because)
@@ -297,7 +298,7 @@ async def test_second_bad_node_bans_its_machine(
     async with lab(tmp_path, "one", "two", "three", "four") as (one, *others):
         for number, peer in enumerate(others):
             link = await peer.dial(one)
-            if number < admission_module.MAX_BANNED_HERE:
+            if number < MAX_BANNED_HERE:
                 await until(lambda: one.swarm.links)
                 one.swarm.quarantine(only_link(one.swarm))
             await until(lambda link=link: link.closed_because)  # type: ignore[misc]
