@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -28,10 +27,11 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import INSTANCE_SIZE, NodeId, node_id_text
 from furymesh.core.link import Address
-from furymesh.net.addresses import packed_ip, same_machine
+from furymesh.net.addresses import packed_ip
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
 from furymesh.net.secure_link import SecureLink
+from furymesh.net.strangers import Strangers
 from furymesh.net.stream import ByteStream, TcpStream
 from furymesh.net.throttle import Budget, ThrottledStream
 from furymesh.wire import codec
@@ -50,8 +50,6 @@ from furymesh.wire.session import MIN_PROTOCOL_VERSION, PROTOCOL_VERSION, Sessio
 
 CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
 HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger is dropped
-MAX_HANDSHAKES = 64  # strangers at once; each is a task and about a kilobyte
-MAX_HANDSHAKES_PER_HOST = 16  # an IPv4 address or an IPv6 /64 cannot take all the places
 BACKLOG = 128
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
@@ -185,17 +183,17 @@ class Endpoint:
         self, listeners: list[socket.socket], handler: Callable[[SecureLink], Awaitable[None]]
     ) -> None:
         """Accept links for ever; `handler` runs in a task of its own for each."""
-        pending: Counter[str] = Counter()
+        strangers = Strangers()
         async with trio.open_nursery() as nursery:
             for listener in listeners:
-                nursery.start_soon(self._accept, listener, handler, nursery, pending)
+                nursery.start_soon(self._accept, listener, handler, nursery, strangers)
 
     async def _accept(
         self,
         listener: socket.socket,
         handler: Callable[[SecureLink], Awaitable[None]],
         nursery: trio.Nursery,
-        pending: Counter[str],
+        strangers: Strangers,
     ) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -208,30 +206,23 @@ class Endpoint:
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             remote = (str(address[0]), int(address[1]))
-            place = same_machine(remote[0])
-            if pending.total() >= MAX_HANDSHAKES or pending[place] >= MAX_HANDSHAKES_PER_HOST:
-                sock.close()
-                continue
-            pending[place] += 1
-            nursery.start_soon(self._welcome, sock, remote, handler, pending)
+            nursery.start_soon(self._welcome, sock, remote, handler, strangers)
 
     async def _welcome(
         self,
         sock: socket.socket,
         remote: tuple[str, int],
         handler: Callable[[SecureLink], Awaitable[None]],
-        pending: Counter[str],
+        strangers: Strangers,
     ) -> None:
-        try:
-            link = await self.establish(sock, remote, initiator=False)
-        except FuryMeshError:
-            return  # a stranger's failure is the stranger's business
-        finally:
-            place = same_machine(remote[0])
-            pending[place] -= 1
-            if not pending[place]:
-                del pending[place]
-        await handler(link)
+        link = None
+        with strangers.place(remote[0]):
+            try:
+                link = await self.establish(sock, remote, initiator=False)
+            except FuryMeshError:
+                return  # a stranger's failure is the stranger's business
+        if link is not None:
+            await handler(link)
 
 
 def listen(address: Address) -> list[socket.socket]:

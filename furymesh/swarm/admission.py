@@ -6,6 +6,8 @@ Always true:
   stays, so both ends keep the same one; of two dialled from the same end the
   older stays, if it lives;
 * one node, or one machine, cannot take the places of all others;
+* a stranger, who has not proven that it knows any share, holds a place only until
+  a newcomer wants it; some places are for nodes that proved it before, alone;
 * what this node dials has a place before any link that it accepted, but for those
   that a download here fetches from;
 * a banned node has no link, and no node at a banned address has.
@@ -33,6 +35,8 @@ from furymesh.wire import messages as m
 MAX_LINKS = 200  # more would only share the same uplink
 MAX_PER_NODE = 4  # processes of one node at a time
 MAX_PER_MACHINE = 32  # links accepted from one address, behind which many nodes may be
+RESERVED = 8  # one place of so many is for known nodes: a flood of new ones leaves it free
+MAX_KNOWN = 1024  # nodes remembered as known, the latest; five times what may be linked
 PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
 REFUSAL_SECONDS = 1.0  # for a refused link to get the reason out
 
@@ -56,6 +60,7 @@ class Admission:
         self._links = links
         self._shares = shares
         self._probed: set[Process] = set()
+        self._known: dict[NodeId, None] = {}  # proved that they know a share, oldest first
 
     # --- new links ------------------------------------------------------------------
 
@@ -112,16 +117,39 @@ class Admission:
         """BUSY if one more link is too many; what we dial always fits, up to a node's few."""
         if sum(node_id == link.node_id for node_id, _ in self._links) >= MAX_PER_NODE:
             return m.Reason.BUSY
-        if link.initiator:
+        if link.initiator or self._make_way(link):
             return None
-        if len(self._links) >= self.max_links:
-            return m.Reason.BUSY
-        if is_loopback(link.remote[0]):
-            return None
-        accepted = [other for other in self._links.values() if not other.initiator]
-        machine = same_machine(link.remote[0])
-        near = sum(same_machine(other.remote[0]) == machine for other in accepted)
-        return m.Reason.BUSY if near >= MAX_PER_MACHINE else None
+        return m.Reason.BUSY
+
+    def _make_way(self, newcomer: SecureLink) -> bool:
+        """Find a place for a link that was accepted; the oldest stranger may have to go."""
+        staying = [other for other in self._links.values() if not other.leaving]
+        machine = _machine_of(newcomer)
+        accepted = [other for other in staying if not other.initiator]
+        crowd = [other for other in accepted if machine and _machine_of(other) == machine]
+        if len(crowd) < MAX_PER_MACHINE:
+            reserved = 0 if self._is_known(newcomer) else self.max_links // RESERVED
+            if len(staying) < self.max_links - reserved:
+                return True
+            crowd = accepted
+        stranger = next(filter(self._is_stranger, crowd), None)
+        if stranger is not None:
+            stranger.close(LinkClosedError("its place was wanted, and no share is in common"))
+        return stranger is not None
+
+    def _is_stranger(self, link: SecureLink) -> bool:
+        """Whether no share is live on a link."""
+        return not any(link in share.members for share in self._shares.values())
+
+    def _is_known(self, link: SecureLink) -> bool:
+        return link.node_id in self._known or link.node_id in (self._endpoint.allow or ())
+
+    def proved(self, link: SecureLink) -> None:
+        """The node at the other end knows a share of ours."""
+        self._known.pop(link.node_id, None)
+        self._known[link.node_id] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
 
     def may_dial(self) -> bool:
         """Whether there is a place for one more dialled link, or a link that can give way."""

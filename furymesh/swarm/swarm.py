@@ -36,7 +36,7 @@ from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
-UNUSED_SECONDS = 15.0  # a link on which no share is live takes a place for nothing
+UNUSED_SECONDS = 10.0  # a link on which no share is live takes a place for nothing
 WATCH_SECONDS = 1.0  # between two looks at a link
 PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
 
@@ -266,6 +266,7 @@ class Swarm:
             link.send(m.Refuse(join.share, m.Reason.NOT_FOUND))
             return
         link.session.accept(join, share.file_id)
+        self.admission.proved(link)
         if link.session.joined(share.file_id):
             share.live(link)
         elif share.welcomes(link):

@@ -11,7 +11,7 @@ import trio
 from furymesh.core.errors import EnvironmentFault, HandshakeError, UnavailableError
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
-from furymesh.net import connect
+from furymesh.net import connect, strangers
 from furymesh.net.addresses import packed_ip, unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
@@ -161,14 +161,22 @@ async def test_strangers_who_say_nothing_are_dropped(
 async def test_one_host_cannot_take_all_the_places(
     identities: list[Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "MAX_HANDSHAKES_PER_HOST", 2)
-    async with serving(Endpoint(identities[0])) as (address, _):
+    monkeypatch.setattr(strangers, "MAX_HANDSHAKES_PER_HOST", 2)
+    one, two = map(Endpoint, identities)
+    async with serving(one) as (address, links):
         socks = [socket.create_connection((address.host, address.port)) for _ in range(3)]
-        socks[2].setblocking(False)
-        await trio.lowlevel.wait_readable(socks[2])
-        assert socks[2].recv(1) == b""
-        for sock in socks:
-            sock.close()
+        try:
+            socks[0].setblocking(False)
+            await trio.lowlevel.wait_readable(socks[0])
+            assert socks[0].recv(1) == b"", "the oldest makes way"
+            (await two.dial(address)).close()
+            await until(lambda: links)
+            socks[2].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                socks[2].recv(1)
+        finally:
+            for sock in socks:
+                sock.close()
 
 
 def test_taken_port_is_told() -> None:

@@ -17,6 +17,7 @@ from furymesh.core.errors import (
 from furymesh.core.link import Address
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
+from furymesh.net.stream import TcpStream
 from furymesh.swarm import admission as admission_module
 from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
@@ -30,6 +31,30 @@ from tests.waiting import until
 
 def only_link(swarm: Swarm) -> SecureLink:
     (link,) = swarm.links.values()
+    return link
+
+
+def peer_of(peer: Peer, link: SecureLink) -> bool:
+    """Whether a node has the other end of this link."""
+    return any(other.remote[1] == _port(link) for other in peer.swarm.links.values())
+
+
+def _port(link: SecureLink) -> int:
+    stream = link._stream
+    assert isinstance(stream, TcpStream)
+    return int(stream._socket.getsockname()[1]) if stream._socket.fileno() >= 0 else 0
+
+
+async def member(one: Peer, other: Peer) -> SecureLink:
+    """A link from another peer on which a share is live."""
+    data = blob(3)
+    here = one.swarm.shares.get(manifest_of(data).file_id) or one.serve(data)
+    members = len(here.members)
+    link = await other.dial(one)
+    await until(lambda: other.swarm.links)
+    if manifest_of(data).file_id not in other.swarm.shares:
+        await wanting(other, data)
+    await until(lambda: len(here.members) > members)
     return link
 
 
@@ -225,13 +250,60 @@ async def test_one_node_does_not_take_all_places(tmp_path: Path) -> None:
 async def test_full_node_still_dials(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         one.swarm.admission.max_links = 1
-        await two.dial(one)
-        await until(lambda: one.swarm.links)
+        await member(one, two)
         turned_away = await three.dial(one)
         await until(lambda: turned_away.closed_because)
         assert turned_away.farewell is m.Reason.BUSY
         await one.dial(three)
         await until(lambda: len(one.swarm.links) == 2)
+
+
+async def test_stranger_makes_way_for_a_newcomer_and_a_member_does_not(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two", "three", "four", "five") as (one, two, *strangers):
+        one.swarm.admission.max_links = 3
+        used = await member(one, two)
+        links = []
+        for peer in strangers:
+            links.append(await peer.dial(one))
+            await until(lambda: peer_of(one, links[-1]))
+        await until(lambda: links[0].closed_because)
+        assert used.closed_because is None
+        assert [link.closed_because for link in links[1:]] == [None, None]
+        assert len(one.swarm.links) == 3
+
+
+async def test_stranger_makes_way_on_its_own_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
+    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        old = await two.dial(one)
+        await until(lambda: one.swarm.links)
+        new = await three.dial(one)
+        await until(lambda: old.closed_because and peer_of(one, new))
+        assert new.closed_because is None
+
+
+async def test_known_nodes_find_a_place_in_a_full_house(tmp_path: Path) -> None:
+    names = ("one", "known", *(f"m{number}" for number in range(8)), "allowed", "unknown")
+    async with lab(tmp_path, *names) as (one, known, *members, allowed, unknown):
+        one.swarm.admission.max_links = 9
+        left = await member(one, known)
+        left.close()
+        await until(lambda: not one.swarm.links)
+        for peer in members:
+            await member(one, peer)
+        late = await unknown.dial(one)
+        await until(lambda: late.closed_because)
+        assert late.farewell is m.Reason.BUSY
+        again = await known.dial(one)
+        await until(lambda: peer_of(one, again))
+        again.close()
+        await until(lambda: len(one.swarm.links) == len(members))
+        one.swarm.endpoint.allow = frozenset({allowed.swarm.endpoint.identity.node_id})
+        listed = await allowed.dial(one)
+        await until(lambda: peer_of(one, listed))
 
 
 async def test_one_machine_does_not_take_all_places(
@@ -240,8 +312,7 @@ async def test_one_machine_does_not_take_all_places(
     monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
     monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
-        await two.dial(one)
-        await until(lambda: one.swarm.links)
+        await member(one, two)
         refused = await three.dial(one)
         await until(lambda: refused.closed_because)
         assert refused.farewell is m.Reason.BUSY
