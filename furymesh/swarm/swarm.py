@@ -21,7 +21,7 @@ from furymesh.core.errors import (
     InternalError,
     ProtocolError,
 )
-from furymesh.core.ids import DiscoveryTag, FileId, discovery_tag
+from furymesh.core.ids import ID_SIZE, DiscoveryTag, FileId, discovery_tag
 from furymesh.core.uploads import Uploads
 from furymesh.discovery.book import PeerBook
 from furymesh.net.connect import Endpoint
@@ -54,6 +54,7 @@ class Swarm:
         self.book = PeerBook(rng)
         self.news = News()
         self._tags: dict[DiscoveryTag, FileId] = {}
+        self._decoy = FileId(bytes(ID_SIZE))  # stands in for a share that is not here
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
         self._refused: dict[SecureLink, list[m.Join]] = {}
@@ -255,10 +256,12 @@ class Swarm:
     # --- joining and leaving --------------------------------------------------------
 
     def _joined(self, link: SecureLink, join: m.Join) -> None:
-        file_id = self._tags.get(DiscoveryTag(join.tag))
-        share = self.shares.get(file_id) if file_id is not None else None
-        if share is None or not link.session.proves(join, share.file_id):
-            # One answer for unknown, unproven and unwelcome: it tells nothing.
+        # A proof is computed for every join: the time until the answer tells nothing.
+        file_id = self._tags.get(DiscoveryTag(join.tag), self._decoy)
+        proven = link.session.proves(join, file_id)
+        share = self.shares.get(file_id)
+        if share is None or not proven:
+            # One answer for unknown and unproven: it tells nothing either.
             refused = self._refused.setdefault(link, [])
             if len(refused) >= MAX_REFUSALS:
                 raise ProtocolError("too many joins for shares that are not here")

@@ -14,6 +14,7 @@ from furymesh.core.errors import (
     ProtocolError,
     SourceChangedError,
 )
+from furymesh.core.ids import discovery_tag
 from furymesh.core.link import Address
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
@@ -25,6 +26,7 @@ from furymesh.swarm.bans import MAX_BANNED_HERE
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire import messages as m
+from furymesh.wire import session as session_module
 from tests.unit.swarm.lab import CHUNK, Memory, Peer, blob, lab, manifest_of
 from tests.waiting import until
 
@@ -106,6 +108,38 @@ async def test_who_cannot_prove_the_id_is_not_told_when_the_share_comes(tmp_path
         await trio.testing.wait_all_tasks_blocked(0.02)  # it would have been told by then
         assert not share.members
         assert not only_link(one.swarm).session.joined(share.file_id)
+
+
+async def test_refusal_takes_the_same_work_whether_the_share_is_here_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work: list[str] = []
+
+    def counting(name: str, function: Callable[..., bytes]) -> None:
+        def wrapper(*args: Any, **options: Any) -> bytes:
+            work.append(name)
+            return function(*args, **options)
+
+        monkeypatch.setattr(session_module, name, wrapper)
+
+    async with lab(tmp_path, "one", "two") as (one, two):
+        share = one.serve(blob(3))
+        link = await two.dial(one)
+        await until(lambda: one.swarm.links and two.swarm.links)
+        answers: list[m.Message] = []
+        monkeypatch.setattr(link.session, "refused", answers.append)
+        monkeypatch.setattr(link.session, "_next_number", 9)  # as if it had asked itself
+        tag = discovery_tag(share.file_id)
+        for name in ("access_proof", "discovery_tag"):
+            counting(name, getattr(session_module, name))
+        done = []
+        for number, guessed in enumerate((tag, bytes(32), b"x" * 32, tag), start=1):
+            work.clear()
+            link.send(m.Join(number, guessed, b"p" * 32))
+            await until(lambda number=number: len(answers) == number)  # type: ignore[misc]
+            done.append(list(work))
+        assert done == [["access_proof"]] * 4
+        assert answers == [m.Refuse(n, m.Reason.NOT_FOUND) for n in (1, 2, 3, 4)]
 
 
 async def test_guessing_ends_the_link(tmp_path: Path) -> None:
