@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def settle(facts: Sequence[Facts]) -> None:
     """Wait until a write would show: two within one tick of the clock leave the same times."""
     newest = max((fact.ctime_ns for fact in facts), default=0)
     while 0 <= time.time_ns() - newest < SETTLE_NS and _file_time_ns() <= newest:
-        time.sleep(SETTLE_LOOK_SECONDS)
+        threading.Event().wait(SETTLE_LOOK_SECONDS)  # time.sleep asks a clock that may jump
 
 
 def _file_time_ns() -> int:
