@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import os
 import shutil
@@ -10,7 +11,11 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from furymesh.cli import resume_view
+from furymesh.core import protection
 from furymesh.core.errors import (
     AlreadyRunningError,
     ConfigError,
@@ -18,12 +23,16 @@ from furymesh.core.errors import (
     EnvironmentFault,
     InvalidManifestError,
     LocalDataError,
+    PassphraseError,
+    UsageError,
 )
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Link
 from furymesh.core.manifest import Manifest, file_id_of
+from furymesh.core.protection import Protection
 from furymesh.core.snapshot import recover
 from furymesh.net import identity
 from furymesh.node import runtime
@@ -42,6 +51,7 @@ from tests.fuzz import targets_core as core
 from tests.fuzz.engine import Target
 from tests.fuzz.targets_core import BOOT, FILE_ID, KEY, metadata_json, metadata_snapshot, text_of
 
+PASSPHRASE = "correct horse \udcff"
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -61,18 +71,33 @@ def put(path: Path, data: bytes) -> Path:
     return path
 
 
+def checked(body: bytes) -> bytes:
+    """The form of a state file around a body from elsewhere, its checksum good."""
+    digest = blake3(body).hexdigest(16).encode()
+    return b'{"version": 2, "blake3": "' + digest + b'", "entry": ' + body + b"}\n"
+
+
 def catalog(data: bytes) -> None:
+    """An entry as it is, and as the body of a file whose checksum is good."""
     shared = Catalog(place("catalog"))
-    put(place("catalog") / "catalog" / f"{FILE_ID.hex()}.json", data)
-    listing = shared.list()
-    assert len(listing.entries) + len(listing.damaged) == 1
-    entry = shared.get(FILE_ID)
-    assert entry is not None
-    # What was read can be acted upon, and written again.
-    entry.path.exists()
-    manifest = Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b"")
-    shared.add(entry, manifest)
-    assert shared.get(FILE_ID) == entry
+    errors = []
+    for raw in (data, checked(data)):
+        put(place("catalog") / "catalog" / f"{FILE_ID.hex()}.json", raw)
+        listing = shared.list()
+        assert len(listing.entries) + len(listing.damaged) == 1
+        try:
+            entry = shared.get(FILE_ID)
+        except LocalDataError as error:
+            errors.append(error)
+            continue
+        assert entry is not None
+        # What was read can be acted upon, and written again.
+        with contextlib.suppress(OSError):
+            entry.path.stat()
+        shared.add(entry, Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b""))
+        assert shared.get(FILE_ID) == entry
+    if len(errors) == 2:
+        raise errors[-1]
 
 
 def stored_manifest(data: bytes) -> None:
@@ -136,10 +161,51 @@ def placing(data: bytes) -> None:
         assert not os.listdir(directory)
 
 
+def with_checksum(data: bytes) -> bytes:
+    """A line of fields, its last one replaced by the checksum that it should be."""
+    name, *fields = text_of(data).removesuffix("\n").split(" ")[:-1] or [""]
+    try:
+        return protection.encode_line(name, *fields)
+    except UnicodeEncodeError:
+        return data
+
+
 def identity_key(data: bytes) -> None:
+    """The key file as it is, and with its checksum made good; opened, and only looked at."""
     directory = place("identity")
-    put(directory / identity.FILE_NAME, data)
-    assert identity.load_or_create(directory).node_id
+    found = []
+    for raw in (data, with_checksum(data)):
+        put(directory / identity.FILE_NAME, raw)
+        for read in (identity.load_or_create, identity.stored_node_id):
+            try:
+                found.append(read(directory))
+            except LocalDataError as error:
+                failure = error
+    if not found:
+        raise failure
+
+
+def passphrase_key(data: bytes) -> None:
+    """The master key under a passphrase, derived for a moment of time instead of 64 MiB."""
+    cost, protection.SCRYPT_N = protection.SCRYPT_N, 2
+    try:
+        for raw in (data, with_checksum(data)):
+            try:
+                assert len(protection.unwrap_master(raw, PASSPHRASE)) == protection.KEY_SIZE
+                return
+            except (LocalDataError, PassphraseError) as error:
+                failure = error
+        raise failure
+    finally:
+        protection.SCRYPT_N = cost
+
+
+def sealed_key(data: bytes) -> None:
+    """A secret as it is kept: what opens was sealed for this purpose."""
+    purpose = protection.content_key_of(FILE_ID)
+    kept = Protection(KEY)
+    secret = kept.reveal(purpose, data)
+    assert secret == data or kept.protect(purpose, secret) == data
 
 
 def psk(data: bytes) -> None:
@@ -151,15 +217,19 @@ def psk(data: bytes) -> None:
 def orders(data: bytes) -> None:
     """An order that can be read can be kept, and reads the same again."""
     kept = Orders(place("orders"))
-    path = put(place("orders") / "orders" / f"{FILE_ID.hex()}.json", data)
-    good, problems = kept.list()
-    path.unlink()
-    assert len(good) + len(problems) == 1
-    assert all(problem.isprintable() for problem in problems)
-    for order in good:
-        kept.add(order)
-        assert kept.list() == ([order], [])
-        kept.remove(order.link.file_id)
+    path = place("orders") / "orders" / f"{FILE_ID.hex()}.json"
+    for raw in (data, checked(data)):
+        put(path, raw)
+        good, problems = kept.list()
+        path.unlink()
+        assert len(good) + len(problems) == 1
+        assert all(problem.isprintable() for problem in problems)
+        for order in good:
+            # As JSON an order of the greatest length may be longer than it was.
+            with contextlib.suppress(UsageError):
+                kept.add(order)
+                assert kept.list() == ([order], [])
+            kept.remove(order.link.file_id)
 
 
 def config(data: bytes) -> None:
@@ -200,6 +270,33 @@ def _entry(key: bytes | None, facts: int) -> bytes:
     )
     Catalog(root).add(entry, Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b""))
     return (root / "catalog" / f"{FILE_ID.hex()}.json").read_bytes()
+
+
+def _body(raw: bytes) -> bytes:
+    """What a state file is about, without its checksum."""
+    return raw[raw.index(b'"entry": ') + 9 : -2]
+
+
+def _bare(raw: bytes) -> bytes:
+    """A state file of before there were checksums."""
+    return b'{"version": 1, ' + _body(raw)[1:]
+
+
+def _identity(kept: Protection) -> bytes:
+    """A key file, its random seed replaced by a fixed one."""
+    name = "furymesh-identity-sealed-1" if kept.on else "furymesh-identity-2"
+    sealed = kept.protect(protection.IDENTITY, KEY)
+    node = node_id_text(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw())
+    fields = (node, protection.as_field(sealed)) if kept.on else (protection.as_field(sealed),)
+    return protection.encode_line(name, *fields)
+
+
+def _passphrase() -> bytes:
+    cost, protection.SCRYPT_N = protection.SCRYPT_N, 2
+    try:
+        return protection.wrap_master(KEY, PASSPHRASE, bytes(16))
+    finally:
+        protection.SCRYPT_N = cost
 
 
 def _manifest_file(entries: tuple[Entry, ...] | None, size: int) -> bytes:
@@ -264,7 +361,11 @@ TARGETS = (
     Target(
         "catalog",
         catalog,
-        lambda: {"file": _entry(None, 1), "sealed": _entry(KEY, 3)},
+        lambda: {
+            "file": _entry(None, 1),
+            "body": _body(_entry(KEY, 2)),
+            "bare": _bare(_entry(KEY, 3)),
+        },
         (LocalDataError,),
         (*_JSON, *_PATHS, b'"facts":', b'"path":', b'"name":', b'"key":'),
     ),
@@ -303,23 +404,38 @@ TARGETS = (
         "identity",
         identity_key,
         lambda: {
-            "key": b"furymesh-identity-1 " + b"A" * 43 + b"=\n",
-            "short": b"furymesh-identity-1",
+            "key": _identity(protection.PLAIN),
+            "sealed": _identity(Protection(KEY)),
+            "bare": b"furymesh-identity-1 " + protection.as_field(KEY).encode() + b"\n",
         },
         (LocalDataError,),
-        (b"furymesh-identity-", b" ", b"=", b"\n", b"\r\n"),
+        (b"furymesh-identity-2 ", b"furymesh-identity-sealed-1 ", b" ", b"=", b"\n", b"\r\n"),
+    ),
+    Target(
+        "passphrase_key",
+        passphrase_key,
+        lambda: {"key": _passphrase()},
+        (LocalDataError, PassphraseError),
+        (b" ", b"=", b"\n", b"AAAA", protection.as_field(b"\xf5fm1" + bytes(60)).encode()),
+    ),
+    Target(
+        "sealed_key",
+        sealed_key,
+        lambda: {"sealed": Protection(KEY).protect(protection.content_key_of(FILE_ID), KEY)},
+        (LocalDataError,),
+        (b"\xf5fm1",),
     ),
     Target(
         "psk",
         psk,
         lambda: {"key": b"ab" * 32 + b"\n", "spaced": b" ab" * 32},
-        (LocalDataError,),
+        (LocalDataError, EnvironmentFault),
         (b"0x", b"\n", b" ", "٣".encode()),
     ),
     Target(
         "orders",
         orders,
-        lambda: {"order": _order()},
+        lambda: {"order": _order(), "checked": checked(_order())},
         (),
         (*_JSON, *_PATHS, b'"link":', b'"output":'),
     ),
