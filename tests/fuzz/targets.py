@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from tests.fuzz import targets_core, targets_disk, targets_node, targets_wire
+from tests.fuzz import (
+    targets_core,
+    targets_disk,
+    targets_handshake,
+    targets_keys,
+    targets_node,
+    targets_texts,
+    targets_wire,
+)
 from tests.fuzz.engine import Report, Target, fuzz
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (targets_core, targets_wire, targets_disk, targets_node)
+    for module in (
+        targets_texts,
+        targets_core,
+        targets_handshake,
+        targets_wire,
+        targets_disk,
+        targets_keys,
+        targets_node,
+    )
     for target in module.TARGETS
 }
 

@@ -1,121 +1,29 @@
-"""Targets of `furymesh.core`: texts, manifests, sets of chunks, resume data."""
+"""Targets of `furymesh.core`: manifests, sets of chunks, resume data."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from zlib import crc32
 
 from blake3 import blake3
 
-from furymesh.core import bitfield, journal, paths
+from furymesh.core import bitfield, journal
 from furymesh.core.errors import (
-    AmbiguousIdError,
     DamagedResumeDataError,
     InvalidManifestError,
-    NotFoundError,
-    UsageError,
     WrongKeyError,
 )
 from furymesh.core.geometry import DIGEST_SIZE, PAGE_SIZE, Geometry
 from furymesh.core.hashing import HashAlgorithm
-from furymesh.core.ids import (
-    FileId,
-    NodeId,
-    node_id_text,
-    parse_file_id,
-    parse_node_id,
-    resolve_prefix,
-)
 from furymesh.core.journal import RecordKind, RecordWriter
 from furymesh.core.layout import Entry, EntryKind, Layout
-from furymesh.core.link import Address, Link
 from furymesh.core.manifest import Header, Manifest
 from furymesh.core.sealing import TABLE_INDEX, Sealer
 from furymesh.core.snapshot import ResumeMeta, encode_snapshot, recover
 from furymesh.core.table import decode_table, encode_table
-from furymesh.core.units import MAX_SIZE, format_rate, format_size, parse_size
-from furymesh.node.orders import checked_sha256
 from tests.fuzz.engine import Target
-
-FILE_ID = FileId(bytes(range(32)))
-NODE_ID = NodeId(bytes(range(32, 64)))
-KEY = bytes(range(64, 96))
-SALT = b"8 bytes."
-BOOT = b"this boot of us."
-
-
-def text_of(data: bytes) -> str:
-    """Every text that JSON, YAML or an argument can hold, lone surrogates among them."""
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape")
-
-
-def lines_of(data: bytes) -> list[str]:
-    return text_of(data).split("\n")
-
-
-# --- texts --------------------------------------------------------------------------
-
-
-def link(data: bytes) -> None:
-    """An accepted link is one that can be passed on and read again."""
-    read = Link.parse(text_of(data))
-    assert Link.parse(read.text) == read
-    assert read.text.isascii()
-    assert read.text.isprintable()
-
-
-def address(data: bytes) -> None:
-    read = Address.parse(text_of(data), any_port=True)
-    assert Address.parse(str(read), any_port=True) == read
-    read.host.encode("idna")
-
-
-def words(data: bytes) -> None:
-    """Ids, prefixes, hashes and sums, each as the first line of the input says."""
-    kind, _, text = text_of(data).partition("\n")
-    readers: dict[str, Callable[[str], object]] = {
-        "file": parse_file_id,
-        "prefix": lambda value: resolve_prefix(value, [FILE_ID, FileId(bytes(32))], what="share"),
-        "hash": HashAlgorithm.from_label,
-        "sum": checked_sha256,
-    }
-    if kind in readers:
-        readers[kind](text)
-    else:
-        assert node_id_text(parse_node_id(text)) == text.strip().lower()
-
-
-def units(data: bytes) -> None:
-    size = parse_size(text_of(data))
-    assert 0 <= size <= MAX_SIZE
-    assert abs(parse_size(format_size(size)) - size) <= size * 0.05 or size > 9 * 10**18
-    assert format_rate(size).isprintable()
-
-
-def path_names(data: bytes) -> None:
-    """Each line is a hint, a component, a path; all of them are a table."""
-    for line in lines_of(data):
-        assert paths.shown(line).isprintable()
-        name = paths.safe_name(line, "fallback")
-        paths.check_component(name)
-        assert len(name.encode()) <= paths.MAX_SAFE_NAME_BYTES
-        assert paths.safe_name(name, "fallback") == name
-        try:
-            components = paths.check_path(line)
-        except InvalidManifestError:
-            continue
-        assert "/".join(components) == line
-        assert not {"", ".", ".."} & set(components)
-        line.encode()
-    paths.check_table(lines_of(data))
-
-
-# --- manifests ----------------------------------------------------------------------
+from tests.fuzz.material import BOOT, FILE_ID, KEY, NAMES, SALT
 
 
 def table(data: bytes) -> None:
@@ -165,9 +73,6 @@ def sealed(data: bytes) -> None:
     index = TABLE_INDEX if data[:1] == b"t" else 7
     sealer = Sealer(KEY)
     assert sealer.seal(index, sealer.open(index, data[1:])) == data[1:]
-
-
-# --- sets of chunks and resume data -----------------------------------------------------
 
 
 def bitmap(data: bytes) -> None:
@@ -256,8 +161,6 @@ def metadata(data: bytes) -> None:
         return
 
 
-# --- seeds --------------------------------------------------------------------------------
-
 META = ResumeMeta(
     file_id=FILE_ID,
     name="film \udcff.mkv",
@@ -325,80 +228,16 @@ def young() -> ResumeMeta:
     return ResumeMeta(FILE_ID, "", META.output, META.part, META.created_at)
 
 
-_ID = FILE_ID.hex().encode()
-_NODE = node_id_text(NODE_ID).encode()
-_LINK = Link(FILE_ID, "a film é.mkv", (Address("192.0.2.7", 7000, NODE_ID), Address("::1", 1)), KEY)
-_NAMES = (
-    b"CON",
-    b"nul.txt",
-    b"C:",
-    b"..",
-    b"/",
-    b"\\",
-    b" ",
-    b".",
-    b"\xed\xa0\x80",
-    b"\n",
-    "é".encode() * 60,
-)
 _FIELDS = tuple(f'"{name}":'.encode() for name in json.loads(metadata_json()))
 
+
 TARGETS = (
-    Target(
-        "link",
-        link,
-        lambda: {"full": _LINK.text.encode(), "bare": _ID, "unknown": _ID + b"?x=%20&name="},
-        (UsageError,),
-        (b"furymesh:", b"?name=", b"&peer=", b"&key=", b"%", b"[::1]:1", _NODE + b"@", b"&", b"="),
-    ),
-    Target(
-        "address",
-        address,
-        lambda: {
-            "v4": b"192.0.2.7:7000",
-            "v6": b"[fe80::1%eth0]:0",
-            "node": _NODE + b"@node.example.:65535",
-        },
-        (UsageError,),
-        (b"@", b"[", b"]:", b":", b"%", b"::", b"0x1", b"1.1", b"xn--", b".", _NODE),
-    ),
-    Target(
-        "words",
-        words,
-        lambda: {
-            "file": b"file\n" + _ID,
-            "prefix": b"prefix\n00010203",
-            "node": b"node\n" + _NODE,
-            "hash": b"hash\nBlake3 ",
-            "sum": b"sum\n" + _ID,
-        },
-        (UsageError, NotFoundError, AmbiguousIdError),
-        (b"file\n", b"node\n", b"prefix\n", b"hash\n", b"sum\n", b"=", b"aaaaaaaa"),
-    ),
-    Target(
-        "units",
-        units,
-        lambda: {"plain": b"4096", "binary": b"12MiB", "decimal": b"1.5 GB"},
-        (UsageError,),
-        (b"E", b"EiB", b"k", b"i", b"B", b".", b"/s", b"e9", b"_", "٣".encode()),
-    ),
-    Target(
-        "paths",
-        path_names,
-        lambda: {
-            "tree": b"README\nsrc/a.c\nsrc/b.c",
-            "bad": b"../x\nC:\\y\nnul.tar\n.hidden. ",
-            "long": "é".encode() * 120 + b".tar",
-        },
-        (InvalidManifestError,),
-        _NAMES,
-    ),
     Target(
         "table",
         table,
         lambda: {"tree": encode_table(_tree()), "empty": b""},
         (InvalidManifestError,),
-        _NAMES,
+        NAMES,
     ),
     Target(
         "header",
@@ -416,7 +255,7 @@ TARGETS = (
             "sealed": _folder(key=KEY),
         },
         (InvalidManifestError, WrongKeyError),
-        (*_NAMES, b"FMH1\1", b"\0\0\1a", b"\2\0\1d"),
+        (*NAMES, b"FMH1\1", b"\0\0\1a", b"\2\0\1d"),
     ),
     Target(
         "sealed",

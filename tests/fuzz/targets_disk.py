@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.cli import resume_view
-from furymesh.core import protection
 from furymesh.core.errors import (
     AlreadyRunningError,
     ConfigError,
@@ -23,19 +17,14 @@ from furymesh.core.errors import (
     EnvironmentFault,
     InvalidManifestError,
     LocalDataError,
-    PassphraseError,
     UsageError,
 )
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
-from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Link
 from furymesh.core.manifest import Manifest, file_id_of
-from furymesh.core.protection import Protection
 from furymesh.core.snapshot import recover
-from furymesh.net import identity
-from furymesh.node import runtime
 from furymesh.node.config import load_config
 from furymesh.node.orders import Orders
 from furymesh.storage import lock as lock_module
@@ -49,26 +38,8 @@ from furymesh.storage.resume_reader import list_all, peek, resume_path
 from furymesh.storage.scan import Facts
 from tests.fuzz import targets_core as core
 from tests.fuzz.engine import Target
-from tests.fuzz.targets_core import BOOT, FILE_ID, KEY, metadata_json, metadata_snapshot, text_of
-
-PASSPHRASE = "correct horse \udcff"
-REPOSITORY = Path(__file__).parents[2]
-
-
-@cache
-def place(name: str) -> Path:
-    """A directory of this process for one target; gone when the process ends."""
-    path = Path(tempfile.mkdtemp(prefix=f"furymesh-fuzz-{name}-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
-
-
-def put(path: Path, data: bytes) -> Path:
-    """Make `data` the content of a private file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-    return path
+from tests.fuzz.material import BOOT, FILE_ID, KEY, place, put, text_of
+from tests.fuzz.targets_core import metadata_json, metadata_snapshot
 
 
 def checked(body: bytes) -> bytes:
@@ -161,59 +132,6 @@ def placing(data: bytes) -> None:
         assert not os.listdir(directory)
 
 
-def with_checksum(data: bytes) -> bytes:
-    """A line of fields, its last one replaced by the checksum that it should be."""
-    name, *fields = text_of(data).removesuffix("\n").split(" ")[:-1] or [""]
-    try:
-        return protection.encode_line(name, *fields)
-    except UnicodeEncodeError:
-        return data
-
-
-def identity_key(data: bytes) -> None:
-    """The key file as it is, and with its checksum made good; opened, and only looked at."""
-    directory = place("identity")
-    found = []
-    for raw in (data, with_checksum(data)):
-        put(directory / identity.FILE_NAME, raw)
-        for read in (identity.load_or_create, identity.stored_node_id):
-            try:
-                found.append(read(directory))
-            except LocalDataError as error:
-                failure = error
-    if not found:
-        raise failure
-
-
-def passphrase_key(data: bytes) -> None:
-    """The master key under a passphrase, derived for a moment of time instead of 64 MiB."""
-    cost, protection.SCRYPT_N = protection.SCRYPT_N, 2
-    try:
-        for raw in (data, with_checksum(data)):
-            try:
-                assert len(protection.unwrap_master(raw, PASSPHRASE)) == protection.KEY_SIZE
-                return
-            except (LocalDataError, PassphraseError) as error:
-                failure = error
-        raise failure
-    finally:
-        protection.SCRYPT_N = cost
-
-
-def sealed_key(data: bytes) -> None:
-    """A secret as it is kept: what opens was sealed for this purpose."""
-    purpose = protection.content_key_of(FILE_ID)
-    kept = Protection(KEY)
-    secret = kept.reveal(purpose, data)
-    assert secret == data or kept.protect(purpose, secret) == data
-
-
-def psk(data: bytes) -> None:
-    key = runtime._read_psk(put(place("psk") / "psk", data))
-    assert key is not None
-    assert len(key) == 32
-
-
 def orders(data: bytes) -> None:
     """An order that can be read can be kept, and reads the same again."""
     kept = Orders(place("orders"))
@@ -252,9 +170,6 @@ def part_names(data: bytes) -> None:
         assert len(os.fsencode(made)) <= MAX_NAME_BYTES
 
 
-# --- seeds -----------------------------------------------------------------------------
-
-
 def _entry(key: bytes | None, facts: int) -> bytes:
     root = place("seed")
     entry = CatalogEntry(
@@ -280,23 +195,6 @@ def _body(raw: bytes) -> bytes:
 def _bare(raw: bytes) -> bytes:
     """A state file of before there were checksums."""
     return b'{"version": 1, ' + _body(raw)[1:]
-
-
-def _identity(kept: Protection) -> bytes:
-    """A key file, its random seed replaced by a fixed one."""
-    name = "furymesh-identity-sealed-1" if kept.on else "furymesh-identity-2"
-    sealed = kept.protect(protection.IDENTITY, KEY)
-    node = node_id_text(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw())
-    fields = (node, protection.as_field(sealed)) if kept.on else (protection.as_field(sealed),)
-    return protection.encode_line(name, *fields)
-
-
-def _passphrase() -> bytes:
-    cost, protection.SCRYPT_N = protection.SCRYPT_N, 2
-    try:
-        return protection.wrap_master(KEY, PASSPHRASE, bytes(16))
-    finally:
-        protection.SCRYPT_N = cost
 
 
 def _manifest_file(entries: tuple[Entry, ...] | None, size: int) -> bytes:
@@ -326,7 +224,11 @@ discovery:
   peers: ["192.0.2.7:7000"]
 transfer: {resume_save_interval: 30, resume_dir: ~/r}
 """
+
+
 _JSON = (rb"\ud800", rb"\u0000", b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", b"-1", b'""')
+
+
 _YAML = (
     *(
         b"node:",
@@ -355,7 +257,10 @@ _YAML = (
         b"%TAG ! x\n",
     ),
 )
+
+
 _PATHS = (b"/", b"../", rb"\ud800", rb"\udcff", b"/proc/self/", b".00010203.part", b"/dev/null/")
+
 
 TARGETS = (
     Target(
@@ -401,38 +306,6 @@ TARGETS = (
         (*_JSON, *_PATHS, b"\n", b'"output":', b'"part":', b'"name":""'),
     ),
     Target(
-        "identity",
-        identity_key,
-        lambda: {
-            "key": _identity(protection.PLAIN),
-            "sealed": _identity(Protection(KEY)),
-            "bare": b"furymesh-identity-1 " + protection.as_field(KEY).encode() + b"\n",
-        },
-        (LocalDataError,),
-        (b"furymesh-identity-2 ", b"furymesh-identity-sealed-1 ", b" ", b"=", b"\n", b"\r\n"),
-    ),
-    Target(
-        "passphrase_key",
-        passphrase_key,
-        lambda: {"key": _passphrase()},
-        (LocalDataError, PassphraseError),
-        (b" ", b"=", b"\n", b"AAAA", protection.as_field(b"\xf5fm1" + bytes(60)).encode()),
-    ),
-    Target(
-        "sealed_key",
-        sealed_key,
-        lambda: {"sealed": Protection(KEY).protect(protection.content_key_of(FILE_ID), KEY)},
-        (LocalDataError,),
-        (b"\xf5fm1",),
-    ),
-    Target(
-        "psk",
-        psk,
-        lambda: {"key": b"ab" * 32 + b"\n", "spaced": b" ab" * 32},
-        (LocalDataError, EnvironmentFault),
-        (b"0x", b"\n", b" ", "٣".encode()),
-    ),
-    Target(
         "orders",
         orders,
         lambda: {"order": _order(), "checked": checked(_order())},
@@ -442,7 +315,7 @@ TARGETS = (
     Target(
         "config",
         config,
-        lambda: {"small": _SMALL_CONFIG, "shipped": (REPOSITORY / "config.yaml").read_bytes()},
+        lambda: {"small": _SMALL_CONFIG},
         (ConfigError,),
         _YAML,
     ),

@@ -15,7 +15,7 @@ from furymesh.node.control import MAX_BODY, application
 from furymesh.node.http_server import answer_connection
 from furymesh.node.orders import DetachedOrder
 from tests.fuzz.engine import Target
-from tests.fuzz.targets_core import FILE_ID, KEY
+from tests.fuzz.material import FILE_ID, KEY
 
 # What a well-meaning server says to a bad request. 500 would be a bug behind it.
 ANSWERS = frozenset({200, 201, 400, 404, 405, 409, 413, 431, 501, 505})

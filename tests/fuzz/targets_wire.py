@@ -1,4 +1,4 @@
-"""Targets of `furymesh.wire` and of the reading half of a link."""
+"""Targets of a link that is made: records, messages, the session, the reader."""
 
 from __future__ import annotations
 
@@ -6,106 +6,21 @@ import contextlib
 from collections.abc import Iterator
 
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from furymesh.core.errors import HandshakeError, LinkClosedError, PeerError, ProtocolError
+from furymesh.core.errors import LinkClosedError, PeerError, ProtocolError
 from furymesh.core.ids import FileId, access_proof, discovery_tag
-from furymesh.net.addresses import is_loopback, may_mean, packed_ip, same_machine, unpacked_ip
+from furymesh.net.addresses import may_mean, unpacked_ip
 from furymesh.net.handler import Traffic
 from furymesh.net.reading import LinkReader
 from furymesh.wire import codec, records
 from furymesh.wire import messages as m
-from furymesh.wire.authentication import (
-    LENGTH_SIZE,
-    PROLOGUE,
-    check_payload,
-    frame_message,
-    make_payload,
-    message_size,
-)
-from furymesh.wire.noise import Handshake
 from furymesh.wire.records import HEADER_SIZE, MAX_CIPHERTEXT, Opening, Sealing
 from furymesh.wire.session import Session
 from tests.fuzz.engine import Target
-from tests.fuzz.targets_core import text_of
 
 HASH = b"h" * 32
 KEY = b"k" * 32
-PSK = b"p" * 32
 FILES = (FileId(b"a" * 32), FileId(b"b" * 32))
-# A point of low order: it agrees on nothing with anybody.
-LOW_ORDER = bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800")
-
-_STATIC = {True: X25519PrivateKey.from_private_bytes(b"1" * 32)}
-_STATIC[False] = X25519PrivateKey.from_private_bytes(b"2" * 32)
-_EPHEMERAL = {True: X25519PrivateKey.from_private_bytes(b"3" * 32)}
-_EPHEMERAL[False] = X25519PrivateKey.from_private_bytes(b"4" * 32)
-_IDENTITY = Ed25519PrivateKey.from_private_bytes(b"5" * 32)
-
-
-# --- the handshake ------------------------------------------------------------------
-
-
-def _ends(psk: bytes | None) -> tuple[Handshake, Handshake]:
-    initiator, responder = (
-        Handshake(
-            initiator=role,
-            static=_STATIC[role],
-            prologue=PROLOGUE,
-            psk=psk,
-            ephemeral=_EPHEMERAL[role],
-        )
-        for role in (True, False)
-    )
-    return initiator, responder
-
-
-def _payload(step: int) -> bytes:
-    mine = _STATIC[step == 2].public_key().public_bytes_raw()
-    return make_payload(_IDENTITY, mine) if step else b""
-
-
-def _until(step: int, psk: bytes | None) -> tuple[Handshake, Handshake]:
-    """Who writes message `step` and who reads it, all before having gone well."""
-    writer, reader = _ends(psk)
-    for earlier in range(step):
-        reader.read_message(writer.write_message(_payload(earlier)))
-        writer, reader = reader, writer
-    return writer, reader
-
-
-def handshake(data: bytes) -> None:
-    """One message of the handshake, as its first byte says, to the end that awaits it."""
-    step, psk = data[:1].rjust(1, b"\0")[0] % 3, PSK if data[:1] > b"\x7f" else None
-    _, reader = _until(step, psk)
-    size = message_size(data[1 : 1 + LENGTH_SIZE])
-    payload = reader.read_message(data[1 + LENGTH_SIZE :][:size])
-    if step:
-        check_payload(payload, reader.remote_static)
-
-
-def hostile_payload(data: bytes) -> None:
-    """A peer with good keys who claims something else inside them."""
-    step = 1 + data[:1].rjust(1, b"\0")[0] % 2
-    writer, reader = _until(step, None)
-    payload = reader.read_message(writer.write_message(data[1:800]))
-    assert payload == data[1:800]
-    check_payload(payload, reader.remote_static)
-
-
-def _handshakes() -> dict[str, bytes]:
-    seeds = {}
-    for psk in (None, PSK):
-        for step in range(3):
-            writer, _ = _until(step, psk)
-            message = frame_message(writer.write_message(_payload(step)))
-            first = bytes([step + (129 if psk else 0)])
-            seeds[f"{step}-{'psk' if psk else 'plain'}"] = first + message
-    return seeds
-
-
-# --- records and messages -------------------------------------------------------------
 
 
 def record_stream(data: bytes) -> None:
@@ -267,21 +182,6 @@ def link_reader(data: bytes) -> None:
     trio.run(read)
 
 
-def ip(data: bytes) -> None:
-    """Addresses as texts and as bytes; nothing is raised for any."""
-    text = text_of(data)
-    raw = packed_ip(text)
-    for host in (text, unpacked_ip(raw) if raw else "::1"):
-        same_machine(host)
-        is_loopback(host)
-        may_mean(host, "fe80::1")
-        may_mean("127.0.0.1", host)
-    assert not raw or packed_ip(unpacked_ip(raw)) == raw
-
-
-# --- seeds -----------------------------------------------------------------------------
-
-
 def _join(number: int, file_id: FileId = FILES[0]) -> m.Join:
     return m.Join(number, discovery_tag(file_id), access_proof(file_id, HASH, initiator=True))
 
@@ -307,25 +207,28 @@ EVERY_MESSAGE: tuple[m.Message, ...] = (
     m.Pong(2**64 - 1),
     m.Goodbye(m.Reason.IDLE, "too quiet"),
 )
+
+
 _SPOKEN = tuple(map(codec.encode, EVERY_MESSAGE))
+
+
 _TALK = (_SPOKEN[0], *_SPOKEN[1:2], *(codec.encode(m.Have(1, (n,))) for n in (1, 300)))
+
+
 _DATA = (codec.encode(m.Data(1, 4, 0, 700)), bytes(300), bytes(400), codec.encode(m.Ping(1)))
+
+
 _LEAVING = (*_SPOKEN[3:4], codec.encode(_join(2)), codec.encode(_join(3, FILES[1])))
+
+
 _FRAMES = tuple(len(part).to_bytes(2, "big") + part for part in (*_SPOKEN, *_LEAVING))
+
+
 # Varints at their borders and beyond, and protobuf's groups, which nobody uses.
 _VARINTS = (b"\xff" * 4 + b"\x0f", b"\xff" * 9 + b"\x01", b"\x80" * 10, b"\x0b" * 150, b"\x0c")
 
+
 TARGETS = (
-    Target(
-        "handshake", handshake, _handshakes, (HandshakeError,), (LOW_ORDER, bytes(32), b"\0\x20")
-    ),
-    Target(
-        "handshake_payload",
-        hostile_payload,
-        lambda: {"second": b"\0" + _payload(1), "third": b"\1" + _payload(2)},
-        (HandshakeError,),
-        (LOW_ORDER, bytes(32), b"\1" + bytes(31), b"\xff" * 32),
-    ),
     Target(
         "records",
         record_stream,
@@ -364,12 +267,5 @@ TARGETS = (
         },
         (PeerError, LinkClosedError),
         (*_FRAMES, *_VARINTS),
-    ),
-    Target(
-        "ip",
-        ip,
-        lambda: {"v4": b"192.0.2.1", "v6": b"fe80::1%eth0", "mapped": b"::ffff:127.0.0.1"},
-        (),
-        (b"::", b"%", b".", b"0x7f", b"ffff:", b"127.1", b"/64"),
     ),
 )
