@@ -12,14 +12,8 @@ from pathlib import Path
 from furymesh.core.ids import FileId, NodeId
 
 FILE_ID = FileId(bytes(range(32)))
-
-
 NODE_ID = NodeId(bytes(range(32, 64)))
-
-
 KEY = bytes(range(64, 96))
-
-
 SALT = b"8 bytes."
 BOOT = b"this boot of us."
 

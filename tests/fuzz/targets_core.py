@@ -230,7 +230,6 @@ def young() -> ResumeMeta:
 
 _FIELDS = tuple(f'"{name}":'.encode() for name in json.loads(metadata_json()))
 
-
 TARGETS = (
     Target(
         "table",

@@ -224,11 +224,7 @@ discovery:
   peers: ["192.0.2.7:7000"]
 transfer: {resume_save_interval: 30, resume_dir: ~/r}
 """
-
-
 _JSON = (rb"\ud800", rb"\u0000", b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", b"-1", b'""')
-
-
 _YAML = (
     *(
         b"node:",
@@ -257,10 +253,7 @@ _YAML = (
         b"%TAG ! x\n",
     ),
 )
-
-
 _PATHS = (b"/", b"../", rb"\ud800", rb"\udcff", b"/proc/self/", b".00010203.part", b"/dev/null/")
-
 
 TARGETS = (
     Target(

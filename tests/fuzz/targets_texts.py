@@ -86,11 +86,7 @@ def path_names(data: bytes) -> None:
 
 
 _ID = FILE_ID.hex().encode()
-
-
 _NODE = node_id_text(NODE_ID).encode()
-
-
 _LINK = Link(FILE_ID, "a film é.mkv", (Address("192.0.2.7", 7000, NODE_ID), Address("::1", 1)), KEY)
 
 
