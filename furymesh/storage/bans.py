@@ -64,7 +64,7 @@ class BanStore:
 
         What is over, or one too many, is removed.
         """
-        now = self._clock()
+        now = int(self._clock())  # no float: a forged time may be beyond all of them
         dated: list[tuple[int, Path, Ban]] = []
         over: list[Path] = []
         damaged: list[Path] = []

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.core.ids import NodeId
@@ -133,6 +134,16 @@ def test_damaged_records_cost_one_line_and_no_other_ban(store: BanStore, tmp_pat
     assert len(problems) == 1
     assert "and 2 more" in problems[0]
     assert paths[0].exists(), "what is not understood is not removed"
+
+
+def test_time_that_no_clock_shows_is_over(store: BanStore, tmp_path: Path) -> None:
+    store.add(ban(1, machine=""))
+    (path,) = files(tmp_path)
+    body = path.read_bytes().split(b"\n")[0].replace(b"1800000000", b"1" + b"0" * 310)
+    path.write_bytes(body + b"\n" + blake3(body).hexdigest().encode() + b"\n")
+    assert path.stat().st_size <= MAX_RECORD
+    assert store.load() == ([], [])
+    assert files(tmp_path) == []
 
 
 def test_directory_that_cannot_be_made_is_told(store: BanStore, tmp_path: Path) -> None:
