@@ -21,6 +21,7 @@ from furymesh.core.errors import (
 )
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Link
 from furymesh.core.manifest import Manifest, file_id_of
@@ -28,6 +29,7 @@ from furymesh.core.snapshot import recover
 from furymesh.node.config import load_config
 from furymesh.node.orders import Orders
 from furymesh.storage import lock as lock_module
+from furymesh.storage.bans import Ban, BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.lock import FileLock
 from furymesh.storage.manifests import ManifestStore
@@ -38,8 +40,10 @@ from furymesh.storage.resume_reader import list_all, peek, resume_path
 from furymesh.storage.scan import Facts
 from tests.fuzz import targets_core as core
 from tests.fuzz.engine import Target
-from tests.fuzz.material import BOOT, FILE_ID, KEY, place, put, text_of
+from tests.fuzz.material import BOOT, FILE_ID, KEY, NODE_ID, place, put, text_of
 from tests.fuzz.targets_core import metadata_json, metadata_snapshot
+
+NOW = 1_800_000_000.0  # when bans are read
 
 
 def checked(body: bytes) -> bytes:
@@ -150,6 +154,17 @@ def orders(data: bytes) -> None:
             kept.remove(order.link.file_id)
 
 
+def ban(data: bytes) -> None:
+    """A ban as it is, and with its checksum made good: it counts, is over or is damaged."""
+    body, _, _ = data.partition(b"\n")
+    path = place("ban") / "banned" / f"{node_id_text(NODE_ID)}.ban"
+    for raw in (data, body + b"\n" + blake3(body).hexdigest().encode() + b"\n"):
+        put(path, raw)
+        bans, problems = BanStore(place("ban"), lambda: NOW).load()
+        assert len(bans) + len(problems) + (not path.exists()) == 1
+        path.unlink(missing_ok=True)
+
+
 def config(data: bytes) -> None:
     path = put(place("config") / "config.yaml", data)
     read = load_config(path, place("config") / "data")
@@ -205,6 +220,11 @@ def _manifest_file(entries: tuple[Entry, ...] | None, size: int) -> bytes:
     store = ManifestStore(place("seed"))
     store.save(built)
     return (place("seed") / "manifests" / built.file_id.hex()).read_bytes()
+
+
+def _ban(at: float) -> bytes:
+    BanStore(place("seed"), lambda: at).add(Ban(NODE_ID, "192.0.2.1"))
+    return (place("seed") / "banned" / f"{node_id_text(NODE_ID)}.ban").read_bytes()
 
 
 def _order() -> bytes:
@@ -304,6 +324,13 @@ TARGETS = (
         lambda: {"order": _order(), "checked": checked(_order())},
         (),
         (*_JSON, *_PATHS, b'"link":', b'"output":'),
+    ),
+    Target(
+        "ban",
+        ban,
+        lambda: {"fresh": _ban(NOW), "over": _ban(NOW - 10**6)},
+        (),
+        (*_JSON, b'"banned_at":', b'"machine":', b'"node_id":', b"1" + b"0" * 400),
     ),
     Target(
         "config",
