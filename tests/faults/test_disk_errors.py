@@ -29,9 +29,9 @@ from tests.faults.disk import (
 from tests.waiting import block_until
 
 CHUNK = 16 * 1024
-SAMPLE = {Outcome.ENOSPC: 2, Outcome.EDQUOT: 1}  # each waits for a second
-SAMPLE_OTHERS = 6
-NODE_SAMPLE = 2
+SAMPLE = {Outcome.ENOSPC: 1, Outcome.EDQUOT: 1}  # each waits for a second
+SAMPLE_OTHERS = 4
+NODE_SAMPLE = 1
 ANY = Calls.OPEN | Calls.CREATE | Calls.READ | Calls.WRITE | Calls.SYNC | Calls.RENAME
 CHANGES = Calls.CREATE | Calls.WRITE | Calls.SYNC | Calls.RENAME | Calls.RESIZE
 KINDS = {
@@ -106,7 +106,7 @@ def calls_of(faulty: Commands, origin: Origin, root: Path, outcome: Outcome) -> 
     user = User(root)
     ended = faulty.run(user.files, origin.get(user), user.fault(KINDS[outcome], 0, outcome))
     assert ended.done.code == 0, ended.done
-    assert ended.calls > 10, "the calls of a download are not seen"
+    assert ended.calls > 5, "the calls of a download are not seen"
     return ended.calls
 
 
@@ -189,7 +189,7 @@ def fail_beside_at(
     faulty: Commands, origin: Origin, root: Path, outcome: Outcome, share: int
 ) -> int:
     calls = fail_beside(faulty, origin, root / "probe", (0, outcome))
-    assert calls > 10, "the calls of a download are not seen"
+    assert calls >= 5, "the calls of a download are not seen"
     numbers: Iterable[int] = range(1, calls + 1)
     if share:
         numbers = Random(SEED).sample(list(numbers), share)

@@ -29,11 +29,11 @@ from tests.faults.disk import (
 
 CHUNK = 16 * 1024
 KILL_AT = Calls.WRITE | Calls.SYNC | Calls.RENAME
-SAMPLE = 12  # kill points of the short form
+SAMPLE = 8  # kill points of the short form
 LARGE = 64 * 1024 * 1024
 LARGE_CHUNK = 64 * 1024
 LARGE_RATE = "40M"  # bytes a second, so that a download lasts longer than the pauses
-LONGEST = 0.25  # seconds until a kill
+LONGEST = 0.16  # seconds until a kill
 
 
 @dataclass(frozen=True, slots=True)

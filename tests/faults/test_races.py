@@ -1,0 +1,75 @@
+"""Two processes on one download: one works, the other says who does; the dead block nobody."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.mesh import DEADLINE, Mesh, write_blob
+from tests.faults.disk import SEED, Commands, Record, Started, User, check_finished
+from tests.waiting import block_until
+
+SIZE = 4 * 1024 * 1024
+CHUNK = 16 * 1024
+RATE = "500K"  # bytes a second: no download ends by itself before its race is over
+REFUSAL_SECONDS = 1.0
+HEAD_START = 0.03  # seconds that one process may be ahead of the other, at most
+
+
+def ended_as_loser(started: Started) -> bool:
+    return "already being downloaded" in started.err
+
+
+def working(started: Started) -> bool:
+    return any(event["event"] == "started" for event in started.events)
+
+
+@pytest.mark.parametrize("races", [6, pytest.param(200, marks=pytest.mark.slow)])
+def test_one_of_two_wins_and_the_other_names_it(
+    commands: Commands, mesh: Mesh, tmp_path: Path, races: int, record_property: Record
+) -> None:
+    rng = Random(SEED)
+    source = write_blob(tmp_path / "film", SIZE, seed=SEED)
+    shared = mesh.share("origin", source, chunk_size=CHUNK)
+    node = mesh.node("origin")
+    user = User(tmp_path / "user")
+    get = user.get(shared.link.text, node.address, "--max-download", RATE)
+    resume = user.argv("resume", "--json", "--peer", node.address, "--max-download", RATE)
+    resume += ["--file-id", shared.file_id.hex()]
+    wins, journaled, slowest = [0, 0], 0, 0.0
+    for race in range(races):
+        # Resuming needs resume data, and the first race is about a download without any.
+        other = rng.choice([get, resume]) if race else get
+        begun = time.monotonic()
+        one = commands.start(user.files, get)
+        time.sleep(rng.uniform(0.0, HEAD_START))  # the lead is what is random here
+        two = commands.start(user.files, other)
+        both = (one, two)
+        block_until(lambda both=both: any(map(ended_as_loser, both)), DEADLINE)  # type: ignore[misc]
+        loser = next(process for process in both if ended_as_loser(process))
+        holder = two if loser is one else one
+        refused = loser.end().done
+        slowest = max(slowest, time.monotonic() - begun)
+        assert refused.code == 5, (race, refused)
+        assert f"by process {holder.pid} " in refused.complaint(5), (race, holder.pid, refused.err)
+        # Nobody waits for a process that was killed, and nothing it journaled is lost.
+        block_until(lambda holder=holder: working(holder), DEADLINE)  # type: ignore[misc]
+        first = next(event for event in holder.events if event["event"] == "started")
+        assert first["chunks_done"] >= journaled, (race, first, journaled)
+        wins[both.index(holder)] += 1
+        holder.kill()
+        assert holder.end().killed
+        kept = user.kept(shared.file_id)
+        assert kept is not None, race
+        journaled = kept.chunks_done
+        assert journaled < shared.chunks, "too few races: the download is complete"
+    assert slowest < REFUSAL_SECONDS, f"a refusal took {slowest:.2f} s"
+    last = commands.run(user.files, user.get(shared.link.text, node.address))
+    assert last.done.code == 0, last.done
+    check_finished(user, source)
+    record_property("row", 17)
+    record_property("cases", races)
+    record_property("result", f"one winner each time; refused within {slowest:.2f} s")
