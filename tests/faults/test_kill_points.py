@@ -20,7 +20,6 @@ from tests.faults.disk import (
     SEED,
     Calls,
     Commands,
-    Ended,
     Outcome,
     Record,
     User,
@@ -63,12 +62,16 @@ def origin(request: pytest.FixtureRequest, mesh: Mesh) -> Origin:
     return Origin(mesh.node("origin"), source, shared)
 
 
-def kill_at(faulty: Commands, origin: Origin, root: Path, number: int) -> Ended:
-    """Kill a download at one call, check what it left, and let another run finish it."""
+def kill_at(faulty: Commands, origin: Origin, root: Path, number: int) -> tuple[bool, int]:
+    """Kill a download at one call, check what it left, and let another run finish it.
+
+    Returns whether it was reached, and how many chunks were journaled then.
+    """
     user = User(root)
     ended = faulty.run(user.files, origin.get(user), user.fault(KILL_AT, number, Outcome.KILL))
     assert ended.killed or ended.done.code == 0, (number, ended.done)
     kept = user.kept(origin.shared.file_id)
+    chunks = kept.chunks_done if kept is not None else 0
     if kept is not None or not (user.files / origin.source.name).exists():
         again = faulty.run(user.files, origin.get(user))
         assert again.done.code == 0, (number, again.done)
@@ -78,7 +81,7 @@ def kill_at(faulty: Commands, origin: Origin, root: Path, number: int) -> Ended:
         assert last["bytes_reused"] + last["bytes_fetched"] == geometry.size, number
         assert last["bytes_wasted"] == 0, number
     check_finished(user, origin.source)
-    return ended
+    return ended.killed, chunks
 
 
 def kill_everywhere(
@@ -89,8 +92,10 @@ def kill_everywhere(
     assert plain.done.code == 0, plain.done
     assert plain.calls > 20, "the calls of a download are not seen"
     chosen = numbers(plain.calls)
-    killed = [kill_at(faulty, origin, root / str(n), n).killed for n in chosen]
+    outcomes = [kill_at(faulty, origin, root / str(n), n) for n in chosen]
+    killed = [reached for reached, _ in outcomes]
     assert sum(killed) >= 0.9 * len(killed), "too few of the calls were reached"
+    assert any(journaled for _, journaled in outcomes), "nothing was journaled"
     return len(chosen)
 
 
@@ -124,7 +129,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
     source = write_blob(tmp_path / "large", LARGE, seed=SEED)
     shared = mesh.share("origin", source, chunk_size=LARGE_CHUNK)
     origin = Origin(mesh.node("origin"), source, shared)
-    user, rounds, journaled = User(tmp_path / "user"), 0, 0
+    user, rounds, journaled, most = User(tmp_path / "user"), 0, 0, 0
     for number in range(kills):
         started = commands.start(user.files, origin.get(user, "--max-download", LARGE_RATE))
         time.sleep(rng.uniform(0.0, LONGEST))  # the moment is what is random here
@@ -134,6 +139,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
         if done:
             assert done[0] >= journaled, f"kill {number}: journaled chunks were forgotten"
         journaled = _journaled(user, shared.file_id)
+        most = max(most, journaled)
         if ended.killed and (not (user.files / source.name).exists() or journaled):
             continue
         check_finished(user, source)
@@ -141,6 +147,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
         rounds, journaled = rounds + 1, 0
     last = commands.run(user.files, origin.get(user))
     assert last.done.code == 0, last.done
+    assert most > shared.chunks // 20, "hardly anything was journaled"
     assert last.done.last["bytes_reused"] >= journaled * LARGE_CHUNK
     assert last.done.last["bytes_reused"] + last.done.last["bytes_fetched"] == LARGE
     check_finished(user, source)
