@@ -214,17 +214,20 @@ class PartStore:
         with self._state:
             return self._inherited | mask_of(self._dirty) if self._failure is not None else 0
 
-    def start_over(self) -> None:
+    def start_over(self, lost: int) -> None:
         """Accept chunks again after a sync found the disk full.
 
         The caller has made sure that no write is under way, and that nobody
-        relies on the chunks in `unsaved`: they count as not written. Raises
-        EnvironmentFault if the sync failed for another reason.
+        relies on the chunks in `lost` (a mask): they count as not written.
+        Raises DiskFullError if `unsaved` are more than these, because a sync
+        has failed meanwhile, and EnvironmentFault if one failed for another
+        reason.
         """
         with self._syncing, self._state:
             if self._failure is None:
                 return
-            if not isinstance(self._failure, DiskFullError):
+            unsaved = self._inherited | mask_of(self._dirty)
+            if not isinstance(self._failure, DiskFullError) or unsaved & ~lost:
                 self._check()
             self._failure = None
             self._inherited = 0

@@ -132,4 +132,4 @@ class DiskRoom:
     def _forget(self, lost: int) -> None:
         if lost and self._resume is not None:
             self._resume.lose_all(lost)
-        self._part.start_over()
+        self._part.start_over(lost)

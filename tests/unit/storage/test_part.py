@@ -377,7 +377,9 @@ def test_what_a_full_disk_did_not_save_counts_as_not_written(
             with pytest.raises(DiskFullError):
                 refused()
         assert store.unsaved == mask_of([1])
-        store.start_over()
+        with pytest.raises(DiskFullError):
+            store.start_over(0)  # it failed after the caller had looked
+        store.start_over(mask_of([1]))
         assert store.unsaved == 0
         store.write_chunk(1, chunk_of(PLAIN, 1))
         store.sync()
@@ -395,7 +397,7 @@ def test_starting_over_does_not_help_against_a_disk_with_errors(
         with pytest.raises(EnvironmentFault):
             store.sync()
         with pytest.raises(EnvironmentFault, match="failed to save"):
-            store.start_over()
+            store.start_over(mask_of([0]))
 
 
 def test_a_full_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
