@@ -16,8 +16,9 @@ from tests.faults.disk import SEED, Record
 from tests.waiting import block_until
 
 RATE = "2M"  # bytes a second
+SLOW_RATE = "100K"  # so that many pauses come before the end
 RESERVE = 1024 * 1024
-ALMOST = 8 * CHUNK  # bytes left when the disk is filled: the next chunks take them
+ALMOST = 4 * CHUNK  # bytes left when the disk is filled: the next chunks take them
 
 
 def fill(disk: Path, leave: int) -> Path:
@@ -42,9 +43,13 @@ def check_state(home: Path) -> int:
     return resume_data(home).chunks_done
 
 
-@pytest.mark.parametrize("points", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("points", "rate"),
+    [(1, RATE), pytest.param(20, SLOW_RATE, marks=pytest.mark.slow)],
+    ids=["1 point", "20 points"],
+)
 def test_a_full_disk_pauses_and_goes_on_by_itself(
-    mesh: Mesh, seed: Seed, small_disk: Path, points: int, record_property: Record
+    mesh: Mesh, seed: Seed, small_disk: Path, points: int, rate: str, record_property: Record
 ) -> None:
     """Everything is on that disk: the part, the resume data, the manifest."""
     rng = Random(SEED)
@@ -52,7 +57,7 @@ def test_a_full_disk_pauses_and_goes_on_by_itself(
     config = mesh.config_of(mesh.home("user", "storage: {reserve: '0'}\n"))
     at = sorted(rng.sample(range(1, 100), points))  # of CHUNKS
     options = ["--config", config, "--data-dir", home, "--json", "--peer", seed.address]
-    options += ["--output", small_disk, "--max-download", RATE, "--no-space-check"]
+    options += ["--output", small_disk, "--max-download", rate, "--no-space-check"]
     user = mesh.start("user", "get", seed.link, *options)
     for number, chunks in enumerate(at, 1):
         user.expect("progress", lambda event, chunks=chunks: event["chunks_done"] >= chunks)  # type: ignore[misc]
@@ -62,7 +67,7 @@ def test_a_full_disk_pauses_and_goes_on_by_itself(
         assert check_state(home), case
         ballast.unlink()
         _expect_count(user, "going on", number, case)
-    complete = finished(user, DEADLINE * 2)
+    complete = finished(user, 3 * DEADLINE)
     assert same(Path(complete["path"]), seed.source)
     assert complete["bytes_fetched"] == SIZE
     assert "goes on by itself" in user.err

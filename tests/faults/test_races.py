@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pytest
 
@@ -15,7 +16,8 @@ from tests.waiting import block_until
 SIZE = 4 * 1024 * 1024
 CHUNK = 16 * 1024
 RATE = "500K"  # bytes a second: no download ends by itself before its race is over
-REFUSAL_SECONDS = 1.0
+REFUSAL_SECONDS = 1.0  # from the start of both; most of them, for a machine may be busy
+BUSY_SECONDS = 5.0  # all of them
 HEAD_START = 0.03  # seconds that one process may be ahead of the other, at most
 
 
@@ -35,14 +37,16 @@ def test_one_of_two_wins_and_the_other_names_it(
     source = write_blob(tmp_path / "film", SIZE, seed=SEED)
     shared = mesh.share("origin", source, chunk_size=CHUNK)
     node = mesh.node("origin")
-    user = User(tmp_path / "user")
-    get = user.get(shared.link.text, node.address, "--max-download", RATE)
-    resume = user.argv("resume", "--json", "--peer", node.address, "--max-download", RATE)
-    resume += ["--file-id", shared.file_id.hex()]
-    wins, journaled, slowest = [0, 0], 0, 0.0
+    limit = ("--max-download", RATE)
+    user, journaled, seconds = User(tmp_path / "user"), 0, list[float]()
     for race in range(races):
-        # Resuming needs resume data, and the first race is about a download without any.
-        other = rng.choice([get, resume]) if race else get
+        if journaled > shared.chunks // 2:  # before it is complete: another download
+            user, journaled = User(tmp_path / f"user-{race}"), 0
+        get = user.get(shared.link.text, node.address, *limit)
+        # Resuming needs resume data, which a new download does not have.
+        other = get
+        if journaled and rng.random() < 0.5:
+            other = user.argv("resume", "--json", "--file-id", shared.file_id.hex(), *limit)
         begun = time.monotonic()
         one = commands.start(user.files, get)
         time.sleep(rng.uniform(0.0, HEAD_START))  # the lead is what is random here
@@ -52,24 +56,24 @@ def test_one_of_two_wins_and_the_other_names_it(
         loser = next(process for process in both if ended_as_loser(process))
         holder = two if loser is one else one
         refused = loser.end().done
-        slowest = max(slowest, time.monotonic() - begun)
+        seconds.append(time.monotonic() - begun)
         assert refused.code == 5, (race, refused)
         assert f"by process {holder.pid} " in refused.complaint(5), (race, holder.pid, refused.err)
         # Nobody waits for a process that was killed, and nothing it journaled is lost.
         block_until(lambda holder=holder: working(holder), DEADLINE)  # type: ignore[misc]
         first = next(event for event in holder.events if event["event"] == "started")
         assert first["chunks_done"] >= journaled, (race, first, journaled)
-        wins[both.index(holder)] += 1
         holder.kill()
         assert holder.end().killed
         kept = user.kept(shared.file_id)
         assert kept is not None, race
         journaled = kept.chunks_done
-        assert journaled < shared.chunks, "too few races: the download is complete"
-    assert slowest < REFUSAL_SECONDS, f"a refusal took {slowest:.2f} s"
+    usual, slowest = median(seconds), max(seconds)
+    assert usual < REFUSAL_SECONDS, f"a refusal takes {usual:.2f} s"
+    assert slowest < BUSY_SECONDS, f"a refusal took {slowest:.2f} s"
     last = commands.run(user.files, user.get(shared.link.text, node.address))
     assert last.done.code == 0, last.done
     check_finished(user, source)
     record_property("row", 17)
     record_property("cases", races)
-    record_property("result", f"one winner each time; refused within {slowest:.2f} s")
+    record_property("result", f"one winner each; refused in {usual:.2f} s, at most {slowest:.2f} s")
