@@ -233,8 +233,10 @@ def test_damage_is_refused_or_the_download_ends_equal(
     path = victim.mesh.config_of(home) if name == "config" else home / "identity.key"
     chosen = some(path.read_bytes(), long)
     downloads = chosen if long else chosen[:SHORT_DOWNLOADS]
-    ended = trio.run(finish, victim, path, downloads, ConfigError, LocalDataError)
-    assert ended == 0 or name == "config", "a damaged identity was taken for another"
+    # A digit or unit of a setting may become another one that nobody can satisfy.
+    refusal = FuryMeshError if name == "config" else LocalDataError
+    ended = trio.run(finish, victim, path, downloads, refusal)
+    assert (ended > 0) == (name == "config"), "a damaged identity was taken for another"
     told(record_property, name, len(downloads), ended)
 
 
@@ -319,7 +321,7 @@ def test_damaged_lock_file_neither_opens_nor_blocks(
         holder.acquire("furymesh get")
         text = holder.path.read_bytes()
         chosen = some(text, long)
-        for what, raw in chosen if long else chosen[:10]:  # an unreadable one takes a while
+        for what, raw in chosen if long else chosen[:4]:  # an unreadable one takes a while
             _rewrite(holder.path, raw)
             with pytest.raises(AlreadyRunningError) as refused:
                 DownloadLock(directory, victim.link.file_id).acquire("furymesh resume")
