@@ -7,8 +7,11 @@ time server sets the clock of a machine.
 
 from __future__ import annotations
 
+import itertools
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,7 @@ CHUNK = 16 * 1024
 SIZE = 48 * CHUNK - 100
 RATE = "600K"  # a second or so, in which the clock can be set
 PATIENCE = 20.0  # seconds that no download here takes, whatever its clock says
+JUMP_SECONDS = 0.05  # from one jump of the clock to the next
 RIGHT = "+0d"
 DAY = 86400
 SECONDS = {RIGHT: 0, "-1d": -DAY, "+1d": DAY, "-10y": -3650 * DAY, "+10y": 3650 * DAY}
@@ -87,14 +91,20 @@ def clocks(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clocks]:
     seed.close()
 
 
-def jump_while_running(clocks: Clocks, address: str, offset: str) -> None:
-    """The clock of the downloader is set in the middle, and back."""
-    process = clocks.start(address)
-    process.expect("progress", lambda event: event["bytes_done"] > SIZE // 8)
-    clocks.set(clocks.user, offset)
-    process.expect("progress", lambda event: event["bytes_done"] > SIZE // 2)
-    clocks.set(clocks.user, RIGHT)
-    clocks.check(finished(process, PATIENCE))
+def jump_while_running(
+    clocks: Clocks, mesh: Mesh, process: Process, offsets: Sequence[str]
+) -> None:
+    """The clock of a mesh is set again and again while a download runs."""
+    jumps = itertools.cycle([*offsets, RIGHT])
+    deadline = time.monotonic() + PATIENCE
+    process.expect("started")
+    while process.process.poll() is None:
+        assert time.monotonic() < deadline, f"it hangs: {process.out[-500:]} {process.err}"
+        clocks.set(mesh, next(jumps))
+        with suppress(subprocess.TimeoutExpired):
+            process.process.wait(JUMP_SECONDS)
+    clocks.set(mesh, RIGHT)
+    clocks.check(finished(process))
 
 
 def interrupt(clocks: Clocks, address: str) -> int:
@@ -121,10 +131,8 @@ def resume_at(clocks: Clocks, address: str, before: str, after: str) -> None:
 
 def serve_at(clocks: Clocks, address: str, offset: str) -> None:
     """The clock of the sharer is set while it serves; what it shares is known as before."""
-    process = clocks.start(address)
-    process.expect("progress", lambda event: event["bytes_done"] > SIZE // 8)
+    jump_while_running(clocks, clocks.seed, clocks.start(address), [offset])
     clocks.set(clocks.seed, offset)
-    clocks.check(finished(process, PATIENCE))
     listed = clocks.seed.run("home", "list", "--json")
     assert listed.code == 0
     again = clocks.seed.run("home", "share", clocks.source, "--chunk-size", CHUNK, "--json")
@@ -135,7 +143,7 @@ def serve_at(clocks: Clocks, address: str, offset: str) -> None:
 
 def test_clock_that_jumps_far_ahead_and_back(clocks: Clocks) -> None:
     address = clocks.seed.node("home").address
-    jump_while_running(clocks, address, "+10y")
+    jump_while_running(clocks, clocks.user, clocks.start(address), ["+10y", "-10y"])
     resume_at(clocks, address, "+10y", "-10y")
 
 
@@ -145,7 +153,7 @@ def test_every_wrong_clock(clocks: Clocks, record_property: Record) -> None:
     address = clocks.seed.node("home").address
     cases = 0
     for offset in WRONG:
-        jump_while_running(clocks, address, offset)
+        jump_while_running(clocks, clocks.user, clocks.start(address), [offset])
         resume_at(clocks, address, RIGHT, offset)
         resume_at(clocks, address, offset, RIGHT)
         serve_at(clocks, address, offset)
