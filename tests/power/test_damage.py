@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,7 +18,6 @@ import trio
 from furymesh.core.bitfield import chunks_of, mask_of
 from furymesh.core.errors import (
     AlreadyRunningError,
-    ConfigError,
     FuryMeshError,
     LocalDataError,
 )
@@ -254,18 +252,6 @@ def test_damaged_identity_is_never_another(
             load_or_create(victim.home)
         assert path.read_bytes() == raw, "what could be mended by hand is gone"
     told(record_property, "identity key", len(chosen))
-
-
-def test_damaged_config_is_refused_with_its_line_or_means_something(
-    victim: Victim, long: bool, record_property: Record
-) -> None:
-    path = victim.mesh.config_of(victim.home)
-    chosen = some(path.read_bytes(), long)
-    for _, raw in chosen:
-        path.write_bytes(raw)
-        with suppress(ConfigError):
-            load_config(path, victim.home)
-    told(record_property, "config", len(chosen))
 
 
 def test_damaged_catalog_entry_is_named_and_its_share_not_served(
