@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.mesh import Event, Mesh, Process, finished, same, stop_hard, write_blob
 from tests.e2e.parts import journal, resume_data
+from tests.power.conftest import MEMORY
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 pytestmark = pytest.mark.skipif(
@@ -89,6 +90,18 @@ def clocks(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clocks]:
     yield Clocks(user, seed, shared.link.text, shared.file_id.hex(), source)
     user.close()
     seed.close()
+    _sweep()
+
+
+def _sweep() -> None:
+    """Remove what libfaketime leaves in shared memory under the number of a killed process.
+
+    It would be in the way of a later process that happens to get that number.
+    """
+    for path in MEMORY.glob("*faketime_*"):
+        process = path.name.rpartition("_")[2]
+        if process.isdecimal() and not Path("/proc", process).exists():
+            path.unlink(missing_ok=True)
 
 
 def jump_while_running(
