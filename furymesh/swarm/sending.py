@@ -4,7 +4,7 @@ Always true:
 
 * a job is in the queue of exactly one link, the one of its peer, and holds a
   slot of `Uploads` unless it was released;
-* a job is released, once, when its link has taken no byte for STALL_SECONDS;
+* a job is released, once, when its link has taken no byte for RELIEF_SECONDS;
   it goes on, outside the slots, when the link does. So a peer that asks and
   does not read costs no slot, and one that paused loses nothing of its chunk;
 * pieces of one chunk come in order, and a link that was told that a chunk will
@@ -30,7 +30,10 @@ from furymesh.wire import codec
 from furymesh.wire import messages as m
 
 DISK_THREADS = 4  # cold reads at once
-STALL_SECONDS = 1.0  # without a byte taken: others make better use of the slot
+# Without a byte taken: others make better use of the slot. Longer than it takes an
+# honest peer to acknowledge something; and who is held wrongly loses nothing by it.
+RELIEF_SECONDS = 0.25
+STALL_SECONDS = 1.0  # without a byte taken: no more of its requests get a slot
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +106,8 @@ class Sending:
             link.poke()
 
     def relieve(self, link: SecureLink) -> None:
-        """Take the slots of a link that takes no bytes; call it about once a second."""
-        if link.refused_for() <= STALL_SECONDS:
+        """Take the slots of a link that takes no bytes; call it every RELIEF_SECONDS or so."""
+        if link.refused_for() <= RELIEF_SECONDS:
             return
         held = [chunk for chunk in self._queues[link] if chunk.slot]
         for chunk in held:

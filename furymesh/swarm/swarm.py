@@ -37,7 +37,7 @@ from furymesh.wire import messages as m
 
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
 UNUSED_SECONDS = 10.0  # a link on which no share is live takes a place for nothing
-WATCH_SECONDS = 1.0  # between two looks at a link
+WATCH_SECONDS = 0.25  # between two looks at a link: a slot should not be held for longer
 PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
 
 

@@ -444,7 +444,7 @@ FILE_ID = manifest_of(DATA).file_id
 async def test_who_does_not_read_holds_no_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending_module, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(sending_module, "RELIEF_SECONDS", 0.05)
     monkeypatch.setattr(swarm_module, "WATCH_SECONDS", 0.02)
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         here = one.serve(DATA)
