@@ -1,0 +1,70 @@
+"""A node under attack, and what must still be true of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from furymesh.core.ids import FileId
+from furymesh.core.link import Address
+from tests.e2e.mesh import Mesh, RunningNode, same, write_blob
+from tests.hostile.attacker import memory
+
+CHUNK = 64 * 1024
+SIZE = 48 * CHUNK - 5000  # the last chunk is short
+GROWTH = 64 * 1024 * 1024  # bytes that an attack may add to a node's memory
+
+
+@dataclass(slots=True)
+class Target:
+    """A real node that shares one file, and how it was before the attack."""
+
+    mesh: Mesh
+    node: RunningNode
+    source: Path
+    link: str
+    file_id: FileId
+    before: int  # bytes in memory
+
+    @property
+    def address(self) -> Address:
+        return Address.parse(self.node.address)
+
+    @property
+    def pid(self) -> int:
+        return self.node.process.pid
+
+    def is_well(self) -> None:
+        """It runs, serves the right bytes, found no bug of its own, and is no larger."""
+        assert self.node.process.process.poll() is None, "the node has ended"
+        grown = memory(self.pid) - self.before
+        assert grown <= GROWTH, f"{grown >> 20} MiB more memory than before"
+        complete = self.mesh.get(
+            "after", self.link, "--output", "after.bin", "--overwrite", peers=[self.node.address]
+        )
+        assert same(Path(complete["path"]), self.source)
+        said = self.node.process.out + self.node.process.err
+        assert "internal error" not in said, said
+        assert "Traceback" not in said, said
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    made = Mesh(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def target(mesh: Mesh) -> Iterator[Target]:
+    source = write_blob(mesh.root / "film.bin", SIZE, seed=1)
+    shared = mesh.share("target", source, chunk_size=CHUNK)
+    node = mesh.node("target")
+    link = shared.link.text
+    yield Target(mesh, node, source, link, shared.file_id, memory(node.process.pid))
+    assert node.process.stop().code == 0, "the node did not survive"
