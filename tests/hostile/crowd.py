@@ -1,0 +1,201 @@
+"""Peers of one swarm in one thread: honest ones, and ones that poison.
+
+They are the product's own swarm over real sockets; a poisoner differs in what it
+reads its chunks from, and in coming back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from furymesh.core.errors import EnvironmentFault, FuryMeshError, LinkClosedError
+from furymesh.core.ids import NodeId
+from furymesh.core.link import Address
+from furymesh.core.manifest import Manifest
+from furymesh.net.connect import Endpoint, listen
+from furymesh.net.secure_link import SecureLink
+from furymesh.net.stream import ByteStream
+from furymesh.swarm.share import Share
+from furymesh.swarm.swarm import Swarm
+from tests.hostile.attacker import connect, new_endpoint
+
+BACK_SECONDS = 0.05  # before one that was cut off comes again
+TRICKLE = 64 * 1024  # bytes; what is longer has a piece of a chunk in it
+LISTEN = Address("127.0.0.1", 0)
+
+
+@dataclass(slots=True)
+class Content:
+    """The bytes of a file, those of each chunk from `lie` on wrong by one."""
+
+    path: Path
+    chunk_size: int
+    lie: Callable[[int], bool] = lambda chunk: False
+    absent: bool = False  # nothing of what is announced can be read
+    sent_bad: list[int] = field(default_factory=list)  # chunks, one entry each time
+
+    def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
+        if self.absent:
+            raise EnvironmentFault("it was never here")
+        with self.path.open("rb") as file:
+            file.seek(chunk * self.chunk_size + start)
+            file.readinto(view)
+        if self.lie(chunk):
+            if not start:
+                self.sent_bad.append(chunk)
+                view[0] ^= 1
+            else:
+                view[-1] ^= 1
+        return True
+
+    def read_into(self, chunk: int, start: int, view: memoryview) -> None:
+        self.resident_read_into(chunk, start, view)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class Dawdler:
+    """A stream that stops in the middle of a piece, and goes on when it is told to."""
+
+    def __init__(self, stream: ByteStream, go: threading.Event) -> None:
+        self._stream = stream
+        self._go = go
+        self.stuck = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def send_all(self, view: memoryview) -> None:
+        at = 0
+        if len(view) > TRICKLE and not self._go.is_set():
+            at = len(view) // 2
+            await self._stream.send_all(view[:at])
+            self.stuck = True
+            while not self._go.is_set():
+                await trio.sleep(BACK_SECONDS / 10)
+        await self._stream.send_all(view[at:])
+
+
+class Vanisher(Dawdler):
+    """A stream that breaks in the middle of a piece."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        super().__init__(stream, threading.Event())
+
+    async def send_all(self, view: memoryview) -> None:
+        if len(view) <= TRICKLE:
+            return await self._stream.send_all(view)
+        await self._stream.send_all(view[: len(view) // 2])
+        self._stream.close()
+        raise LinkClosedError("gone")
+
+
+@dataclass(eq=False)
+class Peer:
+    """One peer of the crowd."""
+
+    swarm: Swarm
+    content: Content
+    address: str = ""
+    returns: bool = False  # comes again from another address whenever it is cut off
+    met: set[Address] = field(default_factory=set)  # where those listen that dialled it
+    dawdle: Callable[[ByteStream], ByteStream] | None = None  # put around each link's stream
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.swarm.endpoint.identity.node_id
+
+    async def run(self, manifest: Manifest, ready: trio.TaskStatus[None]) -> None:
+        endpoint = self.swarm.endpoint
+        listeners = listen(LISTEN)
+        endpoint.listen_port = listeners[0].getsockname()[1]
+        self.address = f"127.0.0.1:{endpoint.listen_port}"
+        share = Share(self.swarm, manifest.file_id)
+        self.swarm.add(share)
+        share.serve(manifest, manifest.header.geometry.all_chunks, self.content)
+        try:
+            async with trio.open_nursery() as nursery:
+                ready.started()
+                await endpoint.serve(listeners, partial(self._take, nursery))
+        finally:
+            for sock in listeners:
+                sock.close()
+
+    async def _take(self, nursery: trio.Nursery, link: SecureLink) -> None:
+        if link.hello is not None and link.hello.listen_port:
+            victim = Address(link.remote[0], link.hello.listen_port)
+            if self.returns and victim not in self.met:
+                nursery.start_soon(self._come_back, victim)
+            self.met.add(victim)
+        if self.dawdle is not None:
+            link._writer._stream = self.dawdle(link._writer._stream)
+        await self.swarm.run_link(link)
+
+    async def _come_back(self, victim: Address) -> None:
+        for number in range(2, 250):
+            while self.swarm.links:
+                await trio.sleep(BACK_SECONDS)
+            with suppress(FuryMeshError, OSError, trio.TooSlowError):
+                await self.visit(victim, f"127.0.0.{number}")
+            await trio.sleep(BACK_SECONDS)
+
+    async def visit(self, victim: Address, source: str = "") -> None:
+        """Dial somebody, join the share, and stay until cut off."""
+        sock = await connect(victim, source)
+        remote = (victim.host, victim.port)
+        link = await self.swarm.endpoint.establish(sock, remote, initiator=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.swarm.run_link, link)
+            await trio.lowlevel.checkpoint()
+            for share in self.swarm.shares.values():
+                if not link.leaving:
+                    self.swarm.join(link, share)
+
+
+@contextmanager
+def crowd(manifest: Manifest, peers: list[Peer]) -> Iterator[trio.lowlevel.TrioToken]:
+    """Run the peers in a thread; every address is known when the block begins."""
+    scope, started = trio.CancelScope(), threading.Event()
+    token: trio.lowlevel.TrioToken | None = None
+
+    async def run() -> None:
+        nonlocal token
+        with scope:
+            async with trio.open_nursery() as nursery:
+                for peer in peers:
+                    await nursery.start(_run, peer, manifest)
+                token = trio.lowlevel.current_trio_token()
+                started.set()
+
+    thread = threading.Thread(target=trio.run, args=(run,))
+    thread.start()
+    try:
+        assert started.wait(10)
+        assert token is not None
+        yield token
+    finally:
+        if token is not None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(scope.cancel)
+        thread.join(10)
+
+
+async def _run(
+    peer: Peer, manifest: Manifest, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await peer.run(manifest, task_status)
+
+
+def new_peer(content: Content, *, endpoint: Endpoint | None = None, returns: bool = False) -> Peer:
+    """A peer of an identity of its own, unless `endpoint` says otherwise."""
+    return Peer(Swarm(endpoint or new_endpoint(), Random(0)), content, returns=returns)
