@@ -241,6 +241,7 @@ async def _open_runtime(
         async with open_tasks() as nursery:
             runtime.links = nursery
             nursery.start_soon(runtime.bans.run)
+            nursery.start_soon(runtime.swarm.watch)
             if runtime.listeners:
                 nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
             try:

@@ -105,11 +105,15 @@ class Sending:
             self._queues[link].append(_Chunk(job))
             link.poke()
 
-    def relieve(self, link: SecureLink) -> None:
-        """Take the slots of a link that takes no bytes; call it every RELIEF_SECONDS or so."""
-        if link.refused_for() <= RELIEF_SECONDS:
-            return
-        held = [chunk for chunk in self._queues[link] if chunk.slot]
+    def relieve(self) -> None:
+        """Take the slots of links that take no bytes; call it every RELIEF_SECONDS or so."""
+        held = [
+            chunk
+            for link, queue in self._queues.items()
+            if queue and link.refused_for() > RELIEF_SECONDS
+            for chunk in queue
+            if chunk.slot
+        ]
         for chunk in held:
             self._release(chunk)
         if held:

@@ -122,6 +122,20 @@ class Swarm:
 
     # --- links --------------------------------------------------------------------
 
+    async def watch(self) -> None:
+        """See, until cancelled, that links are worth their places and their slots."""
+        used_at: dict[SecureLink, float] = {}
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            self._sending.relieve()
+            now, before = self.now(), used_at
+            used_at = {}
+            live = {link for share in self.shares.values() for link in share.members}
+            for link in list(self.links.values()):
+                used_at[link] = now if link in live else before.get(link, now)
+                if now - used_at[link] > UNUSED_SECONDS:
+                    link.goodbye(m.Reason.IDLE, "no share in common")
+
     async def run_link(self, link: SecureLink) -> None:
         """Serve a new link until it ends; at once if it is one too many."""
         try:
@@ -142,10 +156,7 @@ class Swarm:
             for share in self.shares.values():
                 if share.fetcher is not None and share.fetcher.welcomes(link):
                     self.join(link, share)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, link)
-                await link.run(self)
-                nursery.cancel_scope.cancel()
+            await link.run(self)
         finally:
             if self.links.get(key) is link:
                 del self.links[key]
@@ -157,17 +168,6 @@ class Swarm:
             self._pinged.pop(link, None)
             if isinstance(link.closed_because, InternalError):
                 self.report(str(link.closed_because))
-
-    async def _watch(self, link: SecureLink) -> None:
-        """See that a link is worth its place, and its slots."""
-        used_at = self.now()
-        while True:
-            await trio.sleep(WATCH_SECONDS)
-            self._sending.relieve(link)
-            if any(link in share.members for share in self.shares.values()):
-                used_at = self.now()
-            elif self.now() - used_at > UNUSED_SECONDS:
-                link.goodbye(m.Reason.IDLE, "no share in common")
 
     def quarantine(self, link: SecureLink) -> None:
         """A peer sent a bad chunk: end its links and make no more."""

@@ -134,4 +134,5 @@ async def _start(nursery: trio.Nursery, home: Path) -> Peer:
                 sock.close()
 
     nursery.start_soon(serve)
+    nursery.start_soon(swarm.watch)
     return Peer(home, swarm, nursery)
