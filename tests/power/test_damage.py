@@ -31,7 +31,7 @@ from furymesh.storage.catalog import Catalog
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.order import Order
-from furymesh.storage.resume import resume_path
+from furymesh.storage.resume import ResumeData, resume_path
 from furymesh.storage.sharing import open_share
 from furymesh.storage.workspace import Workspace
 from tests.e2e.mesh import Mesh, write_blob
@@ -41,6 +41,7 @@ SEED = 5
 CHUNK = 16 * 1024
 CHUNKS = 12
 KEPT = mask_of(range(0, CHUNKS, 2))
+JOURNALED = mask_of(range(0, CHUNKS, 4))  # of them, the rest being in the snapshot
 SIZE = CHUNK * CHUNKS - 100
 SHORT = 60  # damages of each file
 SHORT_DOWNLOADS = 12  # of them followed by a download to its end
@@ -119,6 +120,10 @@ def victim(mesh: Mesh) -> Victim:
         output=made.final,
         chunks=KEPT,
     )
+    with ResumeData.load(home / "resume", shared.file_id) as resume:
+        resume.doubt(JOURNALED)  # so that a journal follows the snapshot
+        for chunk in chunks_of(JOURNALED):
+            resume.add(chunk)
     load_or_create(home)
     mesh.config_of(home).write_text(CONFIG)
     made.save()
