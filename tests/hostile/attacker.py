@@ -21,7 +21,7 @@ from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
 from furymesh.wire import codec
 from furymesh.wire import messages as m
-from furymesh.wire.records import HEADER_SIZE, MAX_PLAINTEXT, OVERHEAD, ciphertext_size
+from furymesh.wire.records import HEADER_SIZE, OVERHEAD, ciphertext_size
 
 ANSWER_SECONDS = 10.0  # for anything that a node does at once
 
@@ -184,6 +184,3 @@ def memory(pid: int) -> int:
 def descriptors(pid: int) -> int:
     """How many files and sockets a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-assert MAX_PLAINTEXT >= codec.MAX_FRAME, "any frame fits in one record"

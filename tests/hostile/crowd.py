@@ -35,7 +35,7 @@ LISTEN = Address("127.0.0.1", 0)
 
 @dataclass(slots=True)
 class Content:
-    """The bytes of a file, those of each chunk from `lie` on wrong by one."""
+    """The bytes of a file, but for one byte in each piece of the chunks that `lie` says."""
 
     path: Path
     chunk_size: int

@@ -20,6 +20,8 @@ from furymesh.wire.authentication import PROLOGUE, frame_message
 from furymesh.wire.noise import Handshake
 from tests.hostile.attacker import connect, wire
 
+# Between two first connects: of more than its backlog at once a listener hears nothing.
+APART_SECONDS = 0.002
 AGAIN_SECONDS = 1.0  # before one that was cut off comes back
 CROWD = "127.0.0.66"  # another machine than that of honest peers, as far as a node can see
 SMALL_BUFFER = 4096  # bytes that the kernel takes for one who does not read
@@ -35,6 +37,15 @@ class Siege:
     come: int = 0
     failure: BaseException | None = None
 
+    @contextmanager
+    def stay(self) -> Iterator[None]:
+        """Count one that has come, and how long it lasts until the node cuts it off."""
+        self.come += 1
+        begun = trio.current_time()
+        with suppress(FuryMeshError, OSError):
+            yield
+        self.lasted.append(trio.current_time() - begun)
+
 
 Besieger = Callable[[Siege], Awaitable[None]]
 
@@ -49,8 +60,7 @@ async def _until_closed(sock: socket.socket) -> None:
 
 async def idle(siege: Siege) -> None:
     """Connect, and say nothing."""
-    with await connect(siege.address, CROWD) as sock:
-        siege.come += 1
+    with await connect(siege.address, CROWD) as sock, siege.stay():
         await _until_closed(sock)
 
 
@@ -61,8 +71,7 @@ async def trickling(siege: Siege) -> None:
         initiator=True, static=static, prologue=PROLOGUE, psk=None, ephemeral=ephemeral
     )
     raw = frame_message(noise.write_message(b""))
-    with await connect(siege.address, CROWD) as sock:
-        siege.come += 1
+    with await connect(siege.address, CROWD) as sock, siege.stay():
 
         async def trickle() -> None:
             with suppress(OSError):
@@ -79,30 +88,28 @@ async def trickling(siege: Siege) -> None:
 async def useless(siege: Siege) -> None:
     """A link without any share."""
     async with wire(siege.address, source=CROWD) as link:
-        siege.come += 1
-        while True:
-            await link.hear()
+        with siege.stay():
+            while True:
+                await link.hear()
 
 
 async def deaf(siege: Siege) -> None:
     """Join, ask for everything, and read nothing of it."""
     async with wire(siege.address, source=CROWD, room=SMALL_BUFFER) as link:
         number = await link.join(siege.file_id)
-        siege.come += 1
-        await link.say(m.Request(number, tuple(range(32))))
-        while True:
-            await link.say(m.GetManifest(number, True, (0,) * 32))
-            await trio.sleep(AGAIN_SECONDS)
+        with siege.stay():
+            await link.say(m.Request(number, tuple(range(32))))
+            while True:
+                await link.say(m.GetManifest(number, True, (0,) * 32))
+                await trio.sleep(AGAIN_SECONDS)
 
 
 async def _keep_up(besieger: Besieger, siege: Siege, patient: bool) -> None:
     while True:
-        begun = trio.current_time()
         with suppress(FuryMeshError, OSError, trio.TooSlowError):
             await besieger(siege)
-        siege.lasted.append(trio.current_time() - begun)
-        if patient:
-            return
+            if patient:
+                return
         await trio.sleep(AGAIN_SECONDS)
 
 
@@ -118,12 +125,13 @@ def besieged(
     async def run() -> None:
         nonlocal token
         token = trio.lowlevel.current_trio_token()
+        started.set()
         with scope:
             async with trio.open_nursery() as nursery:
                 for besieger, count in crowd.items():
                     for _ in range(count):
                         nursery.start_soon(partial(_keep_up, besieger, siege, patient))
-                started.set()
+                        await trio.sleep(APART_SECONDS)
 
     def work() -> None:
         try:
