@@ -65,6 +65,9 @@ def test_keys_are_taken_out_of_any_text(seed: int) -> None:
         f"'?name=a&key={key}'",
         f"KEY={key}&peer=a",
         f"key%3D{key}",
+        f"no option --{key}",
+        f"a?name=b&key{key}",
+        key[:-2],
     ):
         assert key not in redacted(text)
 
