@@ -13,16 +13,16 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import trio
 
-from furymesh.core import manifest as manifests
 from furymesh.core.errors import FuryMeshError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
@@ -189,17 +189,14 @@ def _folder(
     algorithm = HashAlgorithm.from_label("blake3")
     digests = b"".join(algorithm.digest(data[at : at + CHUNK]) for at in range(0, total, CHUNK))
     entries = [Entry(path, EntryKind.FILE, size) for path in paths]
-    checked, manifests.encode_table = manifests.encode_table, _unchecked
-    try:
+    with mock.patch("furymesh.core.manifest.encode_table", _unchecked):
         made = Manifest.build(
             algorithm, Geometry(total, CHUNK), digests, entries=entries, sealer=sealer
         )
-    finally:
-        manifests.encode_table = checked
     return made, data
 
 
-def _unchecked(entries: Iterator[Entry]) -> bytes:
+def _unchecked(entries: Iterable[Entry]) -> bytes:
     listed = sorted((entry.path.encode("utf-8", "surrogatepass"), entry.size) for entry in entries)
     return b"".join(
         struct.pack(">BH", 0, len(path)) + path + struct.pack(">Q", size) for path, size in listed

@@ -45,7 +45,7 @@ def writes(trace: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _unescaped(text: str) -> str:
-    raw, _ = codecs.escape_decode(text.encode("latin-1"))  # type: ignore[attr-defined]
+    raw, _ = codecs.escape_decode(text.encode("latin-1"))
     return os.fsdecode(raw)
 
 

@@ -60,6 +60,7 @@ def at_terminal(mesh: Mesh, home: Path, *arguments: str, answers: list[str]) -> 
     return code, screen
 
 
+@pytest.mark.slow
 def test_asked_for_at_the_terminal_and_not_shown(mesh: Mesh) -> None:
     home = mesh.home("home")
     code, screen = at_terminal(mesh, home, "id", "--set-passphrase", answers=[WORDS, WORDS])
@@ -166,6 +167,7 @@ def test_an_encrypted_download_goes_on_under_a_passphrase(
     assert same(Path(complete["path"]), seed.source)
 
 
+@pytest.mark.slow
 def test_a_node_serves_and_finishes_orders_under_a_passphrase(mesh: Mesh, seed: Seed) -> None:
     home = mesh.home("home")
     source = write_blob(mesh.root / "mine.bin", 3 * CHUNK)

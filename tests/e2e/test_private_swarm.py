@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from furymesh.core.ids import node_id_text
 from tests.e2e.conftest import CHUNK
 from tests.e2e.mesh import Mesh, Process, finished, same, write_blob
@@ -81,7 +83,7 @@ class Recorder:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def handshake_messages(sent: bytes) -> int:
+def handshake_messages(sent: bytes | bytearray) -> int:
     """How many handshake messages this is, and not a byte more; -1 if it is something else."""
     count = 0
     while sent:
@@ -165,6 +167,7 @@ def test_whoever_dials_refuses_intruders_that_answer(mesh: Mesh) -> None:
     assert not list(mesh.root.glob("home*.files/*"))
 
 
+@pytest.mark.slow
 def test_members_of_a_private_swarm_find_each_other_through_one(mesh: Mesh) -> None:
     """The documented recipe, with three nodes that are on each other's lists."""
     source = write_blob(mesh.root / "a.bin", 40 * CHUNK)
