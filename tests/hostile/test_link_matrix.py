@@ -346,6 +346,7 @@ async def test_handshake_bent_or_cut_anywhere_is_refused(
 def test_private_node_lets_in_the_listed_peer_alone(mesh: Mesh) -> None:
     listed = new_identity()
     psk_file = mesh.root / "psk"
+    psk_file.touch(0o600)
     psk_file.write_text("ab" * 32)
     allow = f"node: {{allow: [{node_id_text(listed.node_id)}], psk_file: {psk_file}}}\n"
     node = mesh.node(mesh.home("private", allow))
