@@ -37,9 +37,9 @@ from furymesh.core.slots import SlotCount
 
 MAX_QUEUED = 256  # chunks one peer may have queued per share; honest peers stay far below
 SUGGESTIONS = 4  # offered with a refusal: more would bind the requester too early
-# Chunks on their way at once. Two fill an uplink whose receivers keep up; each more
-# delays every chunk, so more are used only where they are measured to bring more.
-DEFAULT_SLOTS = 2
+# Chunks on their way at once. Three fill an uplink whose receivers are served by others
+# too; each more delays every chunk, so more are used only where they bring more.
+DEFAULT_SLOTS = 3
 # Requesters whose numbers of chunks differ by less count as equally poor. If they did
 # not, every uploader would serve the same poorest peer at once, whose downlink cannot
 # take it all, while others wait.

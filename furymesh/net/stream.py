@@ -35,6 +35,8 @@ ROOM_MARKS = 8
 # No round trip takes longer, and three retries fit in what a link waits for a peer.
 MAX_RETRY = 3000
 TCP_RTO_MAX_MS = 44  # linux/tcp.h, since 6.15; older kernels refuse it
+TCP_INFO = 11  # linux/tcp.h: what the kernel knows of a connection,
+DELIVERY_RATE_AT = 160  # and where in it, as 64 bits, tcpi_delivery_rate is (since 4.9)
 # Between two processes of one host nothing is lost and no road is shared: pacing,
 # where the system's congestion control does it, would only cost a fifth of the rate.
 UNPACED = b"reno"  # the one that every Linux has and lets everybody use
@@ -55,8 +57,11 @@ class ByteStream(Protocol):
     async def send_all(self, view: memoryview) -> None:
         """Send every byte of `view`."""
 
-    def keep_unsent(self, size: int) -> None:
-        """From now on let about `size` bytes lie unsent in the kernel."""
+    def keep_unsent(self, seconds: float, rate: float) -> None:
+        """From now on let about so many seconds' worth of bytes lie unsent in the kernel.
+
+        `rate` is what the stream seemed to take, in bytes a second.
+        """
 
     def waiting(self) -> int:
         """How many bytes have come and are not received yet."""
@@ -91,7 +96,7 @@ class TcpStream:
                 sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, MAX_RETRY)
         self._blocked_since: float | None = None  # set while `send_all` waits
         self._queued = -1  # bytes in the kernel when `refused_for` last looked
-        self.keep_unsent(MIN_UNSENT)
+        self._keep_unsent(MIN_UNSENT)
 
     async def wait_readable(self, at_least: int = 1) -> None:
         try:
@@ -135,7 +140,22 @@ class TcpStream:
             except OSError as error:
                 raise LinkClosedError(f"the link broke: {error.strerror or error}") from None
 
-    def keep_unsent(self, size: int) -> None:
+    def keep_unsent(self, seconds: float, rate: float) -> None:
+        # The kernel takes in a burst at once, however slow the network is.
+        delivered = self._delivery_rate()
+        self._keep_unsent(int(seconds * (min(rate, delivered) if delivered else rate)))
+
+    def _delivery_rate(self) -> int:
+        """Bytes per second that the other end acknowledged lately; 0 if not told here."""
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, DELIVERY_RATE_AT + 8)
+        except OSError:
+            return 0
+        if len(info) < DELIVERY_RATE_AT + 8:
+            return 0
+        return int(struct.unpack_from("Q", info, DELIVERY_RATE_AT)[0])
+
+    def _keep_unsent(self, size: int) -> None:
         size = min(max(size, MIN_UNSENT), MAX_UNSENT)
         # Close enough is good enough: each change is a system call.
         if hasattr(socket, "TCP_NOTSENT_LOWAT") and not self._unsent <= size < 2 * self._unsent:

@@ -119,8 +119,8 @@ class ThrottledStream:
             await self._stream.send_all(part)
             sent += len(part)
 
-    def keep_unsent(self, size: int) -> None:
-        self._stream.keep_unsent(size)
+    def keep_unsent(self, seconds: float, rate: float) -> None:
+        self._stream.keep_unsent(seconds, rate)
 
     def waiting(self) -> int:
         return self._stream.waiting()

@@ -162,9 +162,10 @@ class LinkWriter:
         self._traffic.sent += len(sealed)
         elapsed = trio.current_time() - started
         if len(sealed) >= self._batch:  # a full batch measures the link
-            fitting = int(AHEAD_SECONDS * len(sealed) / max(elapsed, 1e-6))
+            rate = len(sealed) / max(elapsed, 1e-6)
+            fitting = int(AHEAD_SECONDS * rate)
             self._batch = min(max(fitting, MIN_BATCH, self._batch // 2), 2 * self._batch, SEND_SIZE)
-            self._stream.keep_unsent(fitting)
+            self._stream.keep_unsent(AHEAD_SECONDS, rate)
         self._unrested += len(sealed)
         if self._unrested >= SEND_SIZE:
             self._unrested = 0

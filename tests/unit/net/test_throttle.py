@@ -35,7 +35,7 @@ class Pipe:
         self.sent.append(len(view))
         await trio.lowlevel.checkpoint()
 
-    def keep_unsent(self, size: int) -> None:
+    def keep_unsent(self, seconds: float, rate: float) -> None:
         """Nothing is ever unsent here."""
 
     def waiting(self) -> int:
