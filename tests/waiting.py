@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -20,21 +21,36 @@ async def until(condition: Condition, timeout: float = TIMEOUT) -> None:
     """Let other tasks work until `condition` holds; AssertionError after `timeout` seconds."""
     deadline = trio.current_time() + timeout
     while not condition():
-        assert trio.current_time() < deadline, _awaited(condition, timeout)
+        assert trio.current_time() < deadline, _described(condition, f"after {timeout:g} s not so")
         await trio.sleep(LOOK_SECONDS)
 
 
 def block_until(condition: Condition, timeout: float = TIMEOUT) -> None:
     """`until` for what other threads and processes do."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, _awaited(condition, timeout)
-        time.sleep(BLOCKING_LOOK_SECONDS)
+    for seconds in looks(BLOCKING_LOOK_SECONDS):
+        if condition():
+            return
+        assert seconds < timeout, _described(condition, f"after {timeout:g} s not so")
 
 
-def _awaited(condition: Condition, timeout: float) -> str:
+def holds(condition: Condition, seconds: float, pause: float = BLOCKING_LOOK_SECONDS) -> None:
+    """Assert that `condition` stays so for `seconds`: what a trouble of that length must not do."""
+    for passed in looks(pause, seconds):
+        assert condition(), _described(condition, f"no longer so after {passed:.2f} s")
+
+
+def looks(pause: float, seconds: float = math.inf) -> Iterator[float]:
+    """Seconds passed: at once, then after each `pause`, and the last at `seconds`."""
+    start = time.monotonic()
+    while (passed := time.monotonic() - start) < seconds:
+        yield passed
+        time.sleep(min(pause, max(start + seconds - time.monotonic(), 0.0)))
+    yield passed
+
+
+def _described(condition: Condition, what: str) -> str:
     """The condition as it stands in the test, and what its variables are now."""
     source = " ".join(inspect.getsource(condition).split())
     values = inspect.getclosurevars(condition).nonlocals
     lines = [f"{name} = {value!r:.{SHOWN}}" for name, value in values.items()]
-    return "\n".join([f"after {timeout:g} s not so: {source}", *lines])
+    return "\n".join([f"{what}: {source}", *lines])
