@@ -26,7 +26,7 @@ limits below bound every table.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -229,14 +229,19 @@ class Uploads:
 
     # --- slots ------------------------------------------------------------------
 
-    def next_job(self) -> Job | None:
-        """Take a slot for the most deserving request; None if no slot or no request."""
+    def next_job(self, refusing: Collection[Hashable] = ()) -> Job | None:
+        """Take a slot for the most deserving request; None if no slot or no request.
+
+        The requests of peers that are `refusing` what they are sent wait on.
+        """
         if self._active >= self._slots.count:
             return None
         best: tuple[tuple[int, int, int, int, float], FileId, Hashable] | None = None
         for file_id, share in self._shares.items():
             busy = self._of_share.get(file_id, 0)
             for candidate, requester in share.waiting.items():
+                if candidate in refusing:
+                    continue
                 rank = (
                     self._of_peer.get(candidate, 0),
                     busy,

@@ -103,6 +103,10 @@ class SecureLink:
         """For how many seconds the peer has not taken a byte of those that wait for it."""
         return 0.0 if self._closing else self._stream.refused_for()
 
+    def round_trip(self) -> float:
+        """Seconds until the other end's acknowledgement; 0 if not known."""
+        return self._stream.round_trip()
+
     def __repr__(self) -> str:
         arrow = "to" if self.initiator else "from"
         return f"<SecureLink {arrow} {node_id_text(self.node_id)[:8]} at {self.remote}>"

@@ -36,7 +36,8 @@ ROOM_MARKS = 8
 MAX_RETRY = 3000
 TCP_RTO_MAX_MS = 44  # linux/tcp.h, since 6.15; older kernels refuse it
 TCP_INFO = 11  # linux/tcp.h: what the kernel knows of a connection,
-DELIVERY_RATE_AT = 160  # and where in it, as 64 bits, tcpi_delivery_rate is (since 4.9)
+ROUND_TRIP_AT = 68  # and where in it, as 32 bits, tcpi_rtt is, in microseconds,
+DELIVERY_RATE_AT = 160  # and as 64 bits tcpi_delivery_rate (since 4.9), in bytes a second
 # Between two processes of one host nothing is lost and no road is shared: pacing,
 # where the system's congestion control does it, would only cost a fifth of the rate.
 UNPACED = b"reno"  # the one that every Linux has and lets everybody use
@@ -69,9 +70,12 @@ class ByteStream(Protocol):
     def refused_for(self) -> float:
         """For how many seconds bytes have waited without the other end taking one.
 
-        Zero when none wait, or when it is we who hold them back. Look about
-        once a second: progress is what happened since the last look.
+        Zero when none wait, or when it is we who hold them back. Progress is
+        what happened since the last look.
         """
+
+    def round_trip(self) -> float:
+        """Seconds from a byte to its acknowledgement, lately; 0 if not known."""
 
     def close(self) -> None:
         """Close at once; tasks that wait get LinkClosedError. Idempotent."""
@@ -142,18 +146,17 @@ class TcpStream:
 
     def keep_unsent(self, seconds: float, rate: float) -> None:
         # The kernel takes in a burst at once, however slow the network is.
-        delivered = self._delivery_rate()
+        delivered = self._told("Q", DELIVERY_RATE_AT)
         self._keep_unsent(int(seconds * (min(rate, delivered) if delivered else rate)))
 
-    def _delivery_rate(self) -> int:
-        """Bytes per second that the other end acknowledged lately; 0 if not told here."""
+    def _told(self, number: str, at: int) -> int:
+        """A number that the kernel keeps of the connection; 0 if not told here."""
+        end = at + struct.calcsize(number)
         try:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, DELIVERY_RATE_AT + 8)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, end)
         except OSError:
             return 0
-        if len(info) < DELIVERY_RATE_AT + 8:
-            return 0
-        return int(struct.unpack_from("Q", info, DELIVERY_RATE_AT)[0])
+        return int(struct.unpack_from(number, info, at)[0]) if len(info) == end else 0
 
     def _keep_unsent(self, size: int) -> None:
         size = min(max(size, MIN_UNSENT), MAX_UNSENT)
@@ -172,6 +175,9 @@ class TcpStream:
             self._queued = queued
             self._blocked_since = trio.current_time()
         return trio.current_time() - self._blocked_since
+
+    def round_trip(self) -> float:
+        return self._told("I", ROUND_TRIP_AT) / 1e6
 
     def waiting(self) -> int:
         return self._count(termios.FIONREAD)

@@ -128,6 +128,9 @@ class ThrottledStream:
     def refused_for(self) -> float:
         return self._stream.refused_for()
 
+    def round_trip(self) -> float:
+        return self._stream.round_trip()
+
     def close(self) -> None:
         self._stream.close()
 

@@ -4,9 +4,10 @@ Always true:
 
 * a job is in the queue of exactly one link, the one of its peer, and holds a
   slot of `Uploads` unless it was released;
-* a job is released, once, when its link has taken no byte for RELIEF_SECONDS;
-  it goes on, outside the slots, when the link does. So a peer that asks and
-  does not read costs no slot, and one that paused loses nothing of its chunk;
+* a job is released, once, when its link refuses bytes; it goes on, outside the
+  slots, when the link does, and until then no other request of that link gets a
+  slot. So a crowd that asks and does not read costs others next to nothing, and
+  a peer that paused loses nothing of its chunk and keeps its place in the queue;
 * pieces of one chunk come in order, and a link that was told that a chunk will
   not come is asked for no piece before that message is out.
 """
@@ -30,10 +31,14 @@ from furymesh.wire import codec
 from furymesh.wire import messages as m
 
 DISK_THREADS = 4  # cold reads at once
-# Without a byte taken: others make better use of the slot. Longer than it takes an
-# honest peer to acknowledge something; and who is held wrongly loses nothing by it.
-RELIEF_SECONDS = 0.25
-STALL_SECONDS = 1.0  # without a byte taken: no more of its requests get a slot
+# A link refuses bytes when it has taken none for a few round trips, in which an honest
+# peer acknowledges something; within these seconds, for others make better use of the
+# slot. Who is held wrongly loses nothing by it.
+ROUND_TRIPS = 2
+MIN_RELIEF_SECONDS = 0.05
+MAX_RELIEF_SECONDS = 0.25
+LOOK_SECONDS = 0.05  # between two looks at the links while anything is sent
+IDLE_LOOK_SECONDS = 0.25  # and while nothing is
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +82,7 @@ class Sending:
         self._uploads = uploads
         self._shares = shares
         self._queues: dict[SecureLink, deque[_Chunk]] = {}
+        self._refusing: set[SecureLink] = set()
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self.report: Callable[[str], None] = lambda problem: None
 
@@ -90,33 +96,30 @@ class Sending:
         """The link has ended, and its shares have let go of it."""
         for chunk in self._queues.pop(link):
             self._release(chunk)
+        self._refusing.discard(link)
         self.dispatch()
 
     # --- jobs ---------------------------------------------------------------------
 
     def dispatch(self) -> None:
         """Give free slots to the requests that deserve them."""
-        while (job := self._uploads.next_job()) is not None:
+        while (job := self._uploads.next_job(self._refusing)) is not None:
             link = job.peer
             assert isinstance(link, SecureLink)
-            if link.refused_for() > STALL_SECONDS:
-                self._turn_away(link, job)
-                continue
             self._queues[link].append(_Chunk(job))
             link.poke()
 
-    def relieve(self) -> None:
-        """Take the slots of links that take no bytes; call it every RELIEF_SECONDS or so."""
-        held = [
-            chunk
-            for link, queue in self._queues.items()
-            if queue and link.refused_for() > RELIEF_SECONDS
-            for chunk in queue
-            if chunk.slot
-        ]
-        for chunk in held:
-            self._release(chunk)
-        if held:
+    async def watch(self) -> None:
+        """See, until cancelled, that no link that refuses bytes holds a slot."""
+        while True:
+            await trio.sleep(LOOK_SECONDS if self._uploads.active else IDLE_LOOK_SECONDS)
+            refusing = {link for link in self._queues if _refuses(link)}
+            if refusing == self._refusing:
+                continue
+            for link in refusing - self._refusing:
+                for chunk in self._queues[link]:
+                    self._release(chunk)
+            self._refusing = refusing
             self.dispatch()
 
     def abandon(self, link: SecureLink, file_id: FileId, index: int) -> None:
@@ -147,13 +150,6 @@ class Sending:
         if chunk.slot:
             chunk.slot = False
             self._uploads.finished(chunk.job)
-
-    def _turn_away(self, link: SecureLink, job: Job) -> None:
-        """Answer a request of a link that takes no bytes; it may ask again when it does."""
-        self._uploads.finished(job)
-        self._uploads.cancel(job.file_id, link, job.chunk)
-        number = link.session.number(job.file_id)
-        link.send(m.Reject(number, (job.chunk,), m.Reason.BUSY))
 
     # --- pieces -------------------------------------------------------------------
 
@@ -212,3 +208,11 @@ class Sending:
         elif queue and queue[0].job is piece.job:
             queue[0].offset = message.offset
         link.poke()
+
+
+def _refuses(link: SecureLink) -> bool:
+    seconds = link.refused_for()
+    if seconds <= MIN_RELIEF_SECONDS:
+        return False
+    patience = ROUND_TRIPS * link.round_trip() or MAX_RELIEF_SECONDS
+    return seconds > min(patience, MAX_RELIEF_SECONDS)

@@ -37,7 +37,7 @@ from furymesh.wire import messages as m
 
 MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
 UNUSED_SECONDS = 10.0  # a link on which no share is live takes a place for nothing
-WATCH_SECONDS = 0.25  # between two looks at a link: a slot should not be held for longer
+WATCH_SECONDS = 1.0  # between two looks at which links are of use
 PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
 
 
@@ -124,10 +124,14 @@ class Swarm:
 
     async def watch(self) -> None:
         """See, until cancelled, that links are worth their places and their slots."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sending.watch)
+            await self._watch_use()
+
+    async def _watch_use(self) -> None:
         used_at: dict[SecureLink, float] = {}
         while True:
             await trio.sleep(WATCH_SECONDS)
-            self._sending.relieve()
             now, before = self.now(), used_at
             used_at = {}
             live = {link for share in self.shares.values() for link in share.members}

@@ -44,6 +44,9 @@ class Pipe:
     def refused_for(self) -> float:
         return 0.0
 
+    def round_trip(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self.closed = True
 

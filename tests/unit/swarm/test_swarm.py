@@ -20,7 +20,6 @@ from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
 from furymesh.swarm import admission as admission_module
-from furymesh.swarm import sending as sending_module
 from furymesh.swarm import swarm as swarm_module
 from furymesh.swarm.bans import MAX_BANNED_HERE
 from furymesh.swarm.share import Share
@@ -412,17 +411,20 @@ async def test_second_bad_node_bans_its_machine(
 
 
 class Deaf:
-    """Joins what it is told of, and takes no chunk byte: then it reads nothing more."""
+    """Joins what it is told of, and at the first chunk reads nothing more until it hears again."""
+
+    def __init__(self) -> None:
+        self.hears = trio.Event()
 
     def message(self, link: SecureLink, message: m.Message) -> None:
         if isinstance(message, m.Join):
             link.session.accept(message, FILE_ID)
 
     def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
-        return None
+        return memoryview(bytearray(data.length)) if self.hears.is_set() else None
 
     async def room(self, link: SecureLink, data: m.Data) -> None:
-        await trio.sleep_forever()
+        await self.hears.wait()
 
     def filled(self, link: SecureLink, data: m.Data) -> None:
         """Nothing is."""
@@ -441,25 +443,26 @@ DATA = blob(240)
 FILE_ID = manifest_of(DATA).file_id
 
 
-async def test_who_does_not_read_holds_no_slot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_who_does_not_read_holds_no_slot_and_keeps_its_place_in_the_queue(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sending_module, "RELIEF_SECONDS", 0.05)
-    monkeypatch.setattr(swarm_module, "WATCH_SECONDS", 0.02)
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         here = one.serve(DATA)
         link = await two.swarm.endpoint.dial(one.address)
-        two.links.start_soon(link.run, Deaf())
+        deaf = Deaf()
+        two.links.start_soon(link.run, deaf)
         link.send(link.session.join(FILE_ID))
         await until(lambda: here.members and link.session.live(FILE_ID))
         link.send(m.Request(link.session.number(FILE_ID), tuple(range(240))))
         served = only_link(one.swarm)
         await until(lambda: served.refused_for() > 0.05)
         await until(lambda: one.swarm.uploads.active == 0)
-        assert one.swarm.uploads.queued == 0
+        assert 0 < one.swarm.uploads.queued < 240
         result = await three.download(DATA, one).run(three.links)
         assert result.path.read_bytes() == DATA
         assert served.closed_because is None
+        deaf.hears.set()
+        await until(lambda: not one.swarm.uploads.queued and not one.swarm.uploads.active)
 
 
 class Moved(Memory):
