@@ -32,6 +32,7 @@ INSTANCE_SIZE = 8
 MIN_PREFIX = 8
 
 _TAG_CONTEXT = "furymesh 1 discovery tag"
+_INFO_HASH_CONTEXT = "furymesh 1 info-hash"
 _PROOF_CONTEXT = "furymesh 1 proof of file id"
 _HEX = re.compile(r"[0-9a-f]+")
 
@@ -94,6 +95,11 @@ def parse_node_id(text: str) -> NodeId:
 def discovery_tag(file_id: FileId) -> DiscoveryTag:
     """The tag under which peers look for a share without naming it (32 bytes)."""
     return DiscoveryTag(blake3(file_id, derive_key_context=_TAG_CONTEXT).digest())
+
+
+def info_hash(tag: DiscoveryTag) -> bytes:
+    """The 20 bytes that stand for a discovery tag where BitTorrent's info-hashes do."""
+    return blake3(tag, derive_key_context=_INFO_HASH_CONTEXT).digest(length=20)
 
 
 def access_proof(file_id: FileId, handshake_hash: bytes, *, initiator: bool) -> bytes:

@@ -43,11 +43,15 @@ class Source(IntEnum):
     LINK = 1
     CONFIG = 2
     RESUME = 3
-    EXCHANGE = 4
+    LAN = 4
+    EXCHANGE = 5
+    TRACKER = 6
+    DHT = 7
 
     @property
     def named(self) -> bool:
-        return self is not Source.EXCHANGE
+        """Whether it is meant for this share and by somebody who is trusted, no hearsay."""
+        return self <= Source.RESUME
 
 
 @dataclass(slots=True)

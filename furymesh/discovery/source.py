@@ -1,0 +1,92 @@
+"""What a source of peers is: what it is told, and what it tells.
+
+A source announces what this node has and looks for what it lacks, in its own
+way: multicast, the DHT, a tracker. It knows a share by its discovery tag only,
+which says nothing to those who do not know the share already. What it finds is
+a hint; who is really there is for the secure link to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from furymesh.core.ids import DiscoveryTag
+from furymesh.core.link import Address
+from furymesh.discovery.book import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Somebody who seems to take part in a share."""
+
+    tag: DiscoveryTag
+    address: Address  # its host is an IP address; with a node id where the source names one
+    instance: bytes | None = None  # which process of the node, where the source says so
+
+
+Tell = Callable[[Sighting], None]
+
+
+class Interests:
+    """The shares that sources may speak of: never a private one.
+
+    Always true: whoever waits in `changed` is woken by every change after the
+    wait began.
+    """
+
+    def __init__(self, port: int) -> None:
+        """`port` is where this process accepts links; 0 for nowhere: then there is
+        nothing to announce, and sources only look."""
+        self.port = port
+        self._wanted: dict[DiscoveryTag, bool] = {}
+        self._changed = trio.Event()
+
+    @property
+    def announced(self) -> frozenset[DiscoveryTag]:
+        """Shares that this process takes part in, and whose peers may dial it."""
+        return frozenset(self._wanted) if self.port else frozenset()
+
+    @property
+    def wanted(self) -> frozenset[DiscoveryTag]:
+        """Shares whose peers are looked for."""
+        return frozenset(tag for tag, wanted in self._wanted.items() if wanted)
+
+    def add(self, tag: DiscoveryTag, *, wanted: bool) -> None:
+        """Take part in a share; again, when it is no longer `wanted`, or is."""
+        if self._wanted.get(tag) is not wanted:
+            self._wanted[tag] = wanted
+            self._change()
+
+    def remove(self, tag: DiscoveryTag) -> None:
+        """Take part no more; nothing happens if that was so."""
+        if self._wanted.pop(tag, None) is not None:
+            self._change()
+
+    async def changed(self) -> None:
+        """Return at the next change."""
+        await self._changed.wait()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class PeerSource(Protocol):
+    """One way to find peers."""
+
+    @property
+    def source(self) -> Source:
+        """As whose word its sightings count."""
+
+    async def run(self, interests: Interests, tell: Tell) -> None:
+        """Announce and look, until cancelled, and `tell` of what is found.
+
+        A share that becomes wanted is looked for at once; one that is no longer
+        announced is not answered for. Sockets and sessions are closed when it
+        ends. Raises EnvironmentFault if it cannot work here (now), such as for
+        want of a network; who runs it tries again later.
+        """
