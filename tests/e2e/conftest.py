@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a mesh per test, and one seed for all of them."""
+"""Fixtures of the end-to-end tests: one seed for all of them, and a small disk."""
 
 from __future__ import annotations
 
@@ -37,15 +37,6 @@ class Seed:
     @property
     def file_id(self) -> str:
         return str(self.shared["file_id"])
-
-
-@pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import mesh as mesh
 from tests.e2e.conftest import seed as seed
 from tests.e2e.conftest import small_disk as small_disk
 from tests.faults.disk import Commands, build_faults, why_no_faults

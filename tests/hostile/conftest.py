@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -29,6 +31,16 @@ class Target:
     file_id: FileId
     before: int  # bytes in memory
 
+    @classmethod
+    @contextmanager
+    def serving(cls, mesh: Mesh, size: int, *options: object, **sharing: object) -> Iterator[Self]:
+        """Run it, with `options` of the command line; it must survive the block."""
+        source = write_blob(mesh.root / "film.bin", size, seed=1)
+        shared = mesh.share("target", source, **sharing)
+        node = mesh.node("target", *options)
+        yield cls(mesh, node, source, shared.link.text, shared.file_id, memory(node.process.pid))
+        assert node.process.stop().code == 0, "the node did not survive"
+
     @property
     def address(self) -> Address:
         return Address.parse(self.node.address)
@@ -52,19 +64,6 @@ class Target:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
 def target(mesh: Mesh) -> Iterator[Target]:
-    source = write_blob(mesh.root / "film.bin", SIZE, seed=1)
-    shared = mesh.share("target", source, chunk_size=CHUNK)
-    node = mesh.node("target")
-    link = shared.link.text
-    yield Target(mesh, node, source, link, shared.file_id, memory(node.process.pid))
-    assert node.process.stop().code == 0, "the node did not survive"
+    with Target.serving(mesh, SIZE, chunk_size=CHUNK) as running:
+        yield running

@@ -13,8 +13,8 @@ from trio.lowlevel import current_statistics
 
 from furymesh.core.errors import FuryMeshError
 from furymesh.core.link import Address
-from tests.e2e.mesh import Mesh, finished, write_blob
-from tests.hostile.attacker import connect, descriptors, memory, new_endpoint, reset, wire
+from tests.e2e.mesh import Mesh, finished
+from tests.hostile.attacker import connect, descriptors, new_endpoint, reset, wire
 from tests.hostile.conftest import Target
 from tests.hostile.siege import Besieger, besieged, deaf, idle, trickling, useless
 from tests.unit.swarm.lab import lab
@@ -49,12 +49,8 @@ STRANGERS: dict[Besieger, int] = {idle: CROWD // 2, trickling: CROWD // 2, usele
 def limited(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Target]:
     """A node whose uplink is the narrowest place."""
     size = LONG_SIZE if request.node.get_closest_marker("slow") else SIZE
-    source = write_blob(mesh.root / "film.bin", size, seed=1)
-    shared = mesh.share("limited", source)
-    node = mesh.node("limited", "--max-upload", str(RATE))
-    pid = node.process.pid
-    yield Target(mesh, node, source, shared.link.text, shared.file_id, memory(pid))
-    assert node.process.stop().code == 0
+    with Target.serving(mesh, size, "--max-upload", RATE) as running:
+        yield running
 
 
 def rate(target: Target, name: str) -> float:
