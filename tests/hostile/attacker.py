@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from furymesh.core.errors import FuryMeshError, LinkClosedError
 from furymesh.core.ids import FileId
@@ -21,14 +22,33 @@ from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
 from furymesh.wire import codec
 from furymesh.wire import messages as m
+from furymesh.wire.authentication import PROLOGUE
+from furymesh.wire.noise import Handshake
 from furymesh.wire.records import HEADER_SIZE, OVERHEAD, ciphertext_size
 
 ANSWER_SECONDS = 10.0  # for anything that a node does at once
 
 
+def new_identity() -> Identity:
+    return Identity(Ed25519PrivateKey.generate())
+
+
 def new_endpoint() -> Endpoint:
     """A node of its own, never seen before."""
-    return Endpoint(Identity(Ed25519PrivateKey.generate()))
+    return Endpoint(new_identity())
+
+
+def new_handshake(
+    static: X25519PrivateKey, *, initiator: bool = True, psk: bytes | None = None
+) -> Handshake:
+    """One end of a handshake, to be spoken message by message."""
+    return Handshake(
+        initiator=initiator,
+        static=static,
+        prologue=PROLOGUE,
+        psk=psk,
+        ephemeral=X25519PrivateKey.generate(),
+    )
 
 
 async def connect(address: Address, source: str = "", *, room: int = 0) -> socket.socket:

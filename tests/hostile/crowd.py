@@ -6,9 +6,9 @@ reads its chunks from, and in coming back.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,9 @@ from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import ByteStream
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
+from tests.beside import beside
 from tests.hostile.attacker import connect, new_endpoint
+from tests.waiting import until
 
 BACK_SECONDS = 0.05  # before one that was cut off comes again
 TRICKLE = 64 * 1024  # bytes; what is longer has a piece of a chunk in it
@@ -65,37 +67,28 @@ class Content:
 
 
 class Dawdler:
-    """A stream that stops in the middle of a piece, and goes on when it is told to."""
+    """A stream that stops in the middle of a piece, for good."""
 
-    def __init__(self, stream: ByteStream, go: threading.Event) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self._go = go
-        self.stuck = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     async def send_all(self, view: memoryview) -> None:
-        at = 0
-        if len(view) > TRICKLE and not self._go.is_set():
-            at = len(view) // 2
-            await self._stream.send_all(view[:at])
-            self.stuck = True
-            while not self._go.is_set():
-                await trio.sleep(BACK_SECONDS / 10)
-        await self._stream.send_all(view[at:])
+        if len(view) <= TRICKLE:
+            return await self._stream.send_all(view)
+        await self._stream.send_all(view[: len(view) // 2])
+        await self.stop()
+
+    async def stop(self) -> None:
+        await trio.sleep_forever()
 
 
 class Vanisher(Dawdler):
     """A stream that breaks in the middle of a piece."""
 
-    def __init__(self, stream: ByteStream) -> None:
-        super().__init__(stream, threading.Event())
-
-    async def send_all(self, view: memoryview) -> None:
-        if len(view) <= TRICKLE:
-            return await self._stream.send_all(view)
-        await self._stream.send_all(view[: len(view) // 2])
+    async def stop(self) -> None:
         self._stream.close()
         raise LinkClosedError("gone")
 
@@ -109,13 +102,15 @@ class Peer:
     address: str = ""
     returns: bool = False  # comes again from another address whenever it is cut off
     met: set[Address] = field(default_factory=set)  # where those listen that dialled it
-    dawdle: Callable[[ByteStream], ByteStream] | None = None  # put around each link's stream
+    wrap: Callable[[ByteStream], ByteStream] = lambda stream: stream  # each link's stream
 
     @property
     def node_id(self) -> NodeId:
         return self.swarm.endpoint.identity.node_id
 
-    async def run(self, manifest: Manifest, ready: trio.TaskStatus[None]) -> None:
+    async def run(
+        self, manifest: Manifest, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         endpoint = self.swarm.endpoint
         listeners = listen(LISTEN)
         endpoint.listen_port = listeners[0].getsockname()[1]
@@ -125,7 +120,7 @@ class Peer:
         share.serve(manifest, manifest.header.geometry.all_chunks, self.content)
         try:
             async with trio.open_nursery() as nursery:
-                ready.started()
+                task_status.started()
                 await endpoint.serve(listeners, partial(self._take, nursery))
         finally:
             for sock in listeners:
@@ -137,14 +132,12 @@ class Peer:
             if self.returns and victim not in self.met:
                 nursery.start_soon(self._come_back, victim)
             self.met.add(victim)
-        if self.dawdle is not None:
-            link._writer._stream = self.dawdle(link._writer._stream)
+        link._writer._stream = self.wrap(link._writer._stream)
         await self.swarm.run_link(link)
 
     async def _come_back(self, victim: Address) -> None:
         for number in range(2, 250):
-            while self.swarm.links:
-                await trio.sleep(BACK_SECONDS)
+            await until(lambda: not self.swarm.links, math.inf)
             with suppress(FuryMeshError, OSError, trio.TooSlowError):
                 await self.visit(victim, f"127.0.0.{number}")
             await trio.sleep(BACK_SECONDS)
@@ -162,38 +155,16 @@ class Peer:
                     self.swarm.join(link, share)
 
 
-@contextmanager
-def crowd(manifest: Manifest, peers: list[Peer]) -> Iterator[trio.lowlevel.TrioToken]:
+def crowd(manifest: Manifest, peers: list[Peer]) -> AbstractContextManager[None]:
     """Run the peers in a thread; every address is known when the block begins."""
-    scope, started = trio.CancelScope(), threading.Event()
-    token: trio.lowlevel.TrioToken | None = None
 
-    async def run() -> None:
-        nonlocal token
-        with scope:
-            async with trio.open_nursery() as nursery:
-                for peer in peers:
-                    await nursery.start(_run, peer, manifest)
-                token = trio.lowlevel.current_trio_token()
-                started.set()
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                await nursery.start(peer.run, manifest)
+            task_status.started()
 
-    thread = threading.Thread(target=trio.run, args=(run,))
-    thread.start()
-    try:
-        assert started.wait(10)
-        assert token is not None
-        yield token
-    finally:
-        if token is not None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(scope.cancel)
-        thread.join(10)
-
-
-async def _run(
-    peer: Peer, manifest: Manifest, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    await peer.run(manifest, task_status)
+    return beside(run)
 
 
 def new_peer(content: Content, *, endpoint: Endpoint | None = None, returns: bool = False) -> Peer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,13 +15,15 @@ from furymesh.core.errors import FuryMeshError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from furymesh.wire import messages as m
-from furymesh.wire.authentication import PROLOGUE, frame_message
-from furymesh.wire.noise import Handshake
-from tests.hostile.attacker import connect, wire
+from furymesh.wire.authentication import frame_message
+from tests.beside import beside
+from tests.hostile.attacker import connect, new_handshake, wire
 
 # Between two first connects: of more than its backlog at once a listener hears nothing.
 APART_SECONDS = 0.002
 AGAIN_SECONDS = 1.0  # before one that was cut off comes back
+BYTE_SECONDS = 1.0  # from one byte of a handshake that trickles to the next
+ASK_SECONDS = 1.0  # from one question of who does not read to the next
 CROWD = "127.0.0.66"  # another machine than that of honest peers, as far as a node can see
 SMALL_BUFFER = 4096  # bytes that the kernel takes for one who does not read
 
@@ -35,7 +36,6 @@ class Siege:
     file_id: FileId
     lasted: list[float] = field(default_factory=list)  # seconds until the node closed each
     come: int = 0
-    failure: BaseException | None = None
 
     @contextmanager
     def stay(self) -> Iterator[None]:
@@ -66,18 +66,14 @@ async def idle(siege: Siege) -> None:
 
 async def trickling(siege: Siege) -> None:
     """A good handshake, at one byte a second."""
-    static, ephemeral = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-    noise = Handshake(
-        initiator=True, static=static, prologue=PROLOGUE, psk=None, ephemeral=ephemeral
-    )
-    raw = frame_message(noise.write_message(b""))
+    raw = frame_message(new_handshake(X25519PrivateKey.generate()).write_message(b""))
     with await connect(siege.address, CROWD) as sock, siege.stay():
 
         async def trickle() -> None:
             with suppress(OSError):
                 for at in range(len(raw)):
                     sock.send(raw[at : at + 1])
-                    await trio.sleep(1.0)
+                    await trio.sleep(BYTE_SECONDS)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trickle)
@@ -101,7 +97,7 @@ async def deaf(siege: Siege) -> None:
             await link.say(m.Request(number, tuple(range(32))))
             while True:
                 await link.say(m.GetManifest(number, True, (0,) * 32))
-                await trio.sleep(AGAIN_SECONDS)
+                await trio.sleep(ASK_SECONDS)
 
 
 async def _keep_up(besieger: Besieger, siege: Siege, patient: bool) -> None:
@@ -119,37 +115,14 @@ def besieged(
 ) -> Iterator[Siege]:
     """Besiegers in a thread; who is cut off comes again after a while, unless `patient`."""
     siege = Siege(address, file_id)
-    scope, token = trio.CancelScope(), None
-    started = threading.Event()
 
-    async def run() -> None:
-        nonlocal token
-        token = trio.lowlevel.current_trio_token()
-        started.set()
-        with scope:
-            async with trio.open_nursery() as nursery:
-                for besieger, count in crowd.items():
-                    for _ in range(count):
-                        nursery.start_soon(partial(_keep_up, besieger, siege, patient))
-                        await trio.sleep(APART_SECONDS)
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            for besieger, count in crowd.items():
+                for _ in range(count):
+                    nursery.start_soon(partial(_keep_up, besieger, siege, patient))
+                    await trio.sleep(APART_SECONDS)
 
-    def work() -> None:
-        try:
-            trio.run(run)
-        except BaseException as error:
-            siege.failure = error
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    started.wait()
-    try:
+    with beside(run):
         yield siege
-    finally:
-        if token is not None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(scope.cancel)
-        thread.join()
-    if siege.failure is not None:
-        raise siege.failure

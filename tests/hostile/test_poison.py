@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from furymesh.core.ids import FileId, node_id_text
 from furymesh.core.manifest import Manifest
-from furymesh.net.stream import ByteStream
 from furymesh.storage.bans import BanStore
 from furymesh.storage.manifests import ManifestStore
 from tests.e2e.mesh import Mesh, finished, same, write_blob
@@ -120,11 +118,6 @@ def test_any_number_of_poisoners_is_survived(
 # --- peers that go away, stall or lie about what they have -----------------------------
 
 
-def stuck(stream: ByteStream) -> ByteStream:
-    """It stops in the middle of its first chunk, for good."""
-    return Dawdler(stream, threading.Event())
-
-
 @pytest.mark.parametrize("how", ["stalls", "vanishes", "lies"])
 def test_peer_that_ends_in_the_middle_of_a_chunk_holds_nobody_up(
     mesh: Mesh, film: Film, how: str
@@ -133,9 +126,9 @@ def test_peer_that_ends_in_the_middle_of_a_chunk_holds_nobody_up(
     for peer in gone:
         match how:
             case "stalls":
-                peer.dawdle = stuck
+                peer.wrap = Dawdler
             case "vanishes":
-                peer.dawdle = Vanisher
+                peer.wrap = Vanisher
             case "lies":
                 peer.content.absent = True
     honest = new_peer(Content(film.path, CHUNK))

@@ -18,6 +18,7 @@ from furymesh.wire import messages as m
 from furymesh.wire.codec import encode
 from tests.hostile.attacker import ANSWER_SECONDS, Wire, new_endpoint, wire
 from tests.hostile.conftest import Target
+from tests.waiting import until
 
 SEED = 21
 JOINS_PER_LINK = 200  # below the number that ends a link
@@ -58,9 +59,7 @@ async def overheard(target: Target) -> m.Join:
     """A Join that somebody entitled sent to a peer which is not."""
     async with eavesdropper() as (address, heard), wire(address) as honest:
         await honest.say(honest.link.session.join(target.file_id))
-        with trio.fail_after(ANSWER_SECONDS):
-            while not heard:
-                await trio.sleep(0.005)
+        await until(lambda: heard, ANSWER_SECONDS)
     return heard[0]
 
 
