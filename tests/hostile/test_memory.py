@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.hostile.assault import Scene, attack, every_case
 from tests.hostile.conftest import Target
 from tests.hostile.siege import Besieger, besieged, deaf, idle, trickling, useless
-from tests.hostile.test_frames import Scene, attack, every_case
 from tests.waiting import block_until
 
 CEILING = 256 * 1024 * 1024
