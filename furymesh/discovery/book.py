@@ -22,6 +22,7 @@ FIRST_BACKOFF = 0.5  # seconds
 # The user waits for an address he typed; hearsay can wait.
 MAX_BACKOFF_NAMED = 5.0
 MAX_BACKOFF_HEARD = 120.0
+MAX_DOUBLINGS = 8  # past the longest back-off; unbounded, an hour of failures ends the floats
 GIVE_UP = 6  # failures after which hearsay is forgotten
 # Addresses that one teller may add to a share: three introductions to a large
 # swarm. More liars than five are needed to fill the table with nothing.
@@ -171,7 +172,8 @@ class PeerBook:
             self.drop(file_id, candidate)
             return
         ceiling = MAX_BACKOFF_NAMED if candidate.source.named else MAX_BACKOFF_HEARD
-        delay = min(FIRST_BACKOFF * 2 ** (candidate.failures - 1), ceiling)
+        doublings = min(candidate.failures - 1, MAX_DOUBLINGS)
+        delay = min(FIRST_BACKOFF * 2**doublings, ceiling)
         candidate.not_before = now + delay * self._rng.uniform(0.75, 1.25)
 
     def connected(self, candidate: Candidate) -> None:

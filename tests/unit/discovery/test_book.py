@@ -87,6 +87,13 @@ def test_named_addresses_are_tried_for_ever_ever_more_rarely(
     assert only(book).outcome == "refused"
 
 
+def test_an_address_may_fail_for_days(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    for _ in range(20_000):
+        book.failed(SHARE, only(book), 0.0, "refused")
+    assert 0.0 < only(book).not_before <= MAX_BACKOFF_NAMED * 1.25
+
+
 def test_who_watches_a_share_is_told_of_its_new_addresses(book: PeerBook) -> None:
     told: list[int] = []
     book.watch(SHARE, lambda: told.append(1))
