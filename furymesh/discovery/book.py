@@ -3,7 +3,7 @@
 Always true: a table holds at most MAX_ADDRESSES per share, addresses named by
 the user are never pushed out by hearsay, and an address that failed waits at
 least its back-off, doubled at each failure up to a ceiling that depends on
-who named it.
+who named it, and on whether anybody else helps meanwhile.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from furymesh.core.link import Address
 
 MAX_ADDRESSES = 500  # per share; a swarm node links to about ten of them
 FIRST_BACKOFF = 0.5  # seconds
-# The user waits for an address he typed; hearsay can wait.
-MAX_BACKOFF_NAMED = 5.0
+# The user waits for an address he typed, though not while others bring what he
+# asked for; hearsay can wait.
+MAX_BACKOFF_NEEDED = 5.0
+MAX_BACKOFF_NAMED = 60.0
 MAX_BACKOFF_HEARD = 120.0
+JITTER = (0.6, 1.0)  # of a back-off, so that not all come back at once
 MAX_DOUBLINGS = 8  # past the longest back-off; unbounded, an hour of failures ends the floats
 GIVE_UP = 6  # failures after which hearsay is forgotten
 # Addresses that one teller may add to a share: three introductions to a large
@@ -62,10 +65,15 @@ class Candidate:
     address: Address
     source: Source
     not_before: float = 0.0
+    spare: float = 0.0  # seconds more that it may wait while others help
     failures: int = 0
     busy: bool = False  # dialled or linked at the moment
     linked: bool = False
     outcome: str = "connecting"  # what came of it so far, in words
+
+    def due_at(self, helped: bool) -> float:
+        """When it may be dialled, by whether others bring what the share needs."""
+        return self.not_before + (self.spare if helped else 0.0)
 
 
 @dataclass(slots=True)
@@ -144,14 +152,17 @@ class PeerBook:
         table = self._shares.get(file_id)
         return list(table.candidates.values()) if table else []
 
-    def due(self, file_id: FileId, now: float) -> Candidate | None:
-        """The best candidate to dial now: most trusted, fewest failures, random."""
+    def due(self, file_id: FileId, now: float, *, helped: bool = False) -> Candidate | None:
+        """The best candidate to dial now: most trusted, fewest failures, random.
+
+        `helped` says that others bring what the share needs.
+        """
         self._now = now
         if (table := self._shares.get(file_id)) is not None:
             table.expire(now)
         known = self.candidates(file_id)
         idle = [candidate for candidate in known if not candidate.busy]
-        ready = [candidate for candidate in idle if candidate.not_before <= now]
+        ready = [candidate for candidate in idle if candidate.due_at(helped) <= now]
         if any(candidate.source.named for candidate in idle):
             heard = [candidate for candidate in known if not candidate.source.named]
             busy = [candidate for candidate in heard if candidate.busy]
@@ -171,10 +182,12 @@ class PeerBook:
         if candidate.failures >= GIVE_UP and not candidate.source.named:
             self.drop(file_id, candidate)
             return
-        ceiling = MAX_BACKOFF_NAMED if candidate.source.named else MAX_BACKOFF_HEARD
-        doublings = min(candidate.failures - 1, MAX_DOUBLINGS)
-        delay = min(FIRST_BACKOFF * 2**doublings, ceiling)
-        candidate.not_before = now + delay * self._rng.uniform(0.75, 1.25)
+        longest = MAX_BACKOFF_NAMED if candidate.source.named else MAX_BACKOFF_HEARD
+        needed = MAX_BACKOFF_NEEDED if candidate.source.named else MAX_BACKOFF_HEARD
+        backoff = FIRST_BACKOFF * 2 ** min(candidate.failures - 1, MAX_DOUBLINGS)
+        jitter = self._rng.uniform(*JITTER)
+        candidate.not_before = now + min(backoff, needed) * jitter
+        candidate.spare = (min(backoff, longest) - min(backoff, needed)) * jitter
 
     def connected(self, candidate: Candidate) -> None:
         """A dial made a link; whether it is of use will be seen."""

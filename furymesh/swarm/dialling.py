@@ -28,6 +28,8 @@ TWIN_SECONDS = 1.0  # between two looks whether the other link to a process stil
 # Between two looks for somebody to dial when nobody new was heard of, or whether time is up.
 LOOK_SECONDS = 0.5
 WAITING_SECONDS = 3.0  # between two words about having no peer
+# Without anything useful from those who are linked: whoever else was named is needed.
+HELPLESS_SECONDS = 3.0
 MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
 
 
@@ -57,7 +59,8 @@ class Dialler:
                     and len(self._dialled) < DEGREE
                     and self._admission.may_dial()
                 ):
-                    candidate = self._book.due(self._share.file_id, now)
+                    helped = self._clock.idle < HELPLESS_SECONDS
+                    candidate = self._book.due(self._share.file_id, now, helped=helped)
                     if candidate is None:
                         break
                     candidate.busy = True

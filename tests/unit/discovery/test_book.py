@@ -12,6 +12,7 @@ from furymesh.discovery.book import (
     MAX_ADDRESSES,
     MAX_BACKOFF_HEARD,
     MAX_BACKOFF_NAMED,
+    MAX_BACKOFF_NEEDED,
     MAX_HEARD,
     MAX_HEARD_DIALS,
     MAX_TOLD,
@@ -64,34 +65,43 @@ def test_better_source_wins_with_its_identity(book: PeerBook) -> None:
     assert only(book).source is Source.USER
 
 
+@pytest.mark.parametrize("source", [Source.USER, Source.RESUME])
 @pytest.mark.parametrize(
-    ("source", "ceiling"),
-    [(Source.USER, MAX_BACKOFF_NAMED), (Source.RESUME, MAX_BACKOFF_NAMED)],
+    ("helped", "ceiling"), [(False, MAX_BACKOFF_NEEDED), (True, MAX_BACKOFF_NAMED)]
 )
 def test_named_addresses_are_tried_for_ever_ever_more_rarely(
-    book: PeerBook, source: Source, ceiling: float
+    book: PeerBook, source: Source, helped: bool, ceiling: float
 ) -> None:
     book.add(SHARE, address(1), source)
     now, waits = 0.0, []
     for _ in range(20):
-        candidate = book.due(SHARE, now)
+        candidate = book.due(SHARE, now, helped=helped)
         assert candidate is not None
         candidate.busy = True
         book.failed(SHARE, candidate, now, "refused")
-        assert book.due(SHARE, now) is None
-        waits.append(candidate.not_before - now)
-        now = candidate.not_before
+        assert book.due(SHARE, now, helped=helped) is None
+        waits.append(candidate.due_at(helped) - now)
+        now = candidate.due_at(helped)
     assert waits[0] < 1
     assert waits[3] > waits[0]
-    assert max(waits) <= ceiling * 1.25
+    assert ceiling / 2 < max(waits) <= ceiling
+    assert len(set(waits[10:])) > 5, "all who lost a peer at once would come back at once"
     assert only(book).outcome == "refused"
+
+
+def test_a_named_address_that_waits_is_due_as_soon_as_nobody_else_helps(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    for _ in range(10):
+        book.failed(SHARE, only(book), 0.0, "refused")
+    assert book.due(SHARE, MAX_BACKOFF_NEEDED, helped=True) is None
+    assert book.due(SHARE, MAX_BACKOFF_NEEDED, helped=False) is only(book)
 
 
 def test_an_address_may_fail_for_days(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.USER)
     for _ in range(20_000):
         book.failed(SHARE, only(book), 0.0, "refused")
-    assert 0.0 < only(book).not_before <= MAX_BACKOFF_NAMED * 1.25
+    assert 0.0 < only(book).due_at(helped=True) <= MAX_BACKOFF_NAMED
 
 
 def test_who_watches_a_share_is_told_of_its_new_addresses(book: PeerBook) -> None:
@@ -124,7 +134,7 @@ def test_only_help_clears_the_past(book: PeerBook) -> None:
     for _ in range(5):
         book.connected(candidate)
         book.failed(SHARE, candidate, 0.0, "broke a rule")
-    assert candidate.not_before > 3.0
+    assert candidate.not_before > 2.0
     book.helped(candidate)
     book.failed(SHARE, candidate, 0.0, "gone")
     assert candidate.not_before < 1.0

@@ -233,6 +233,41 @@ async def test_peer_that_breaks_the_rules_again_waits_ever_longer(
             nursery.cancel_scope.cancel()
 
 
+async def test_dead_addresses_are_left_alone_while_somebody_else_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("furymesh.discovery.book.FIRST_BACKOFF", 0.02)
+    monkeypatch.setattr("furymesh.discovery.book.MAX_BACKOFF_NEEDED", 0.05)
+    monkeypatch.setattr(dialling, "HELPLESS_SECONDS", 0.5)
+    data = blob(40)
+    dials = 0
+
+    async def dead(stream: trio.SocketStream) -> None:
+        nonlocal dials
+        dials += 1
+        await stream.aclose()
+
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        user.links.start_soon(trio.serve_listeners, dead, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        share = seed.serve(data)
+        share.upload.rate = 400_000
+        user.swarm.book.add(share.file_id, Address("127.0.0.1", port), Source.USER)
+        download = user.download(data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: dials >= 12)
+            user.swarm.book.add(share.file_id, seed.address, Source.USER)
+            await until(lambda: download.chunks_done)
+            before = dials
+            await until(lambda: download.chunks_done >= 30)
+            assert dials <= before + 1, "more than one that was under way"
+            seed.swarm.remove(share.file_id)
+            await until(lambda: dials >= before + 5)
+            nursery.cancel_scope.cancel()
+
+
 async def test_finished_download_tells_everybody_of_its_last_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
