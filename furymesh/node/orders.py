@@ -28,6 +28,7 @@ from furymesh.storage.files import (
     translating,
 )
 
+DIRECTORY = "orders"
 MAX_ORDER = 64 * 1024  # a link of the greatest length and some paths
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -75,7 +76,7 @@ class Orders:
     """The orders of one data directory. Methods block; all raise EnvironmentFault."""
 
     def __init__(self, data_dir: Path, protection: Protection = PLAIN) -> None:
-        self._directory = data_dir / "orders"
+        self._directory = data_dir / DIRECTORY
         self._protection = protection
 
     def add(self, order: DetachedOrder) -> None:

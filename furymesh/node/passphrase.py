@@ -40,6 +40,7 @@ from furymesh.core.protection import (
     wrap_master,
 )
 from furymesh.net import identity
+from furymesh.node import leftovers
 from furymesh.node.config import Config
 from furymesh.node.orders import Orders
 from furymesh.node.secret_file import read_secret
@@ -50,6 +51,7 @@ from furymesh.storage.files import (
     make_private_directory,
     open_root,
     read_bytes,
+    sweep_temporaries,
     translating,
 )
 from furymesh.storage.lock import DownloadLock
@@ -164,21 +166,13 @@ def _reprotect_resume(directory: Path, meta: ResumeMeta, old: Protection, new: P
 
 
 def _sweep(config: Config) -> None:
-    """Remove the temporary files that crashes left: they may hold keys in the other form.
-
-    Nobody writes one now, because all who write keys hold the flock.
-    """
-    data_dir = config.data_dir
-    for directory, pattern in (
-        (data_dir, f".{identity.FILE_NAME}.*"),
-        (data_dir, f".{FILE_NAME}.*.tmp"),
-        (data_dir / "catalog", ".*.json.*.tmp"),
-        (data_dir / "orders", ".*.json.*.tmp"),
-        (config.transfer.resume_dir, "*.resume.new"),
-    ):
-        with translating(directory, "clean up"):
-            for path in directory.glob(pattern):
-                path.unlink(missing_ok=True)
+    """Remove the temporary files that crashes left: they may hold keys in the other form."""
+    leftovers.sweep(config)
+    sweep_temporaries(config.data_dir, FILE_NAME)
+    with translating(config.data_dir, "clean up"):
+        # Nobody writes one now, because all who write keys hold the flock.
+        for path in config.data_dir.glob(f".{identity.FILE_NAME}.*"):
+            path.unlink(missing_ok=True)
 
 
 # --- helpers --------------------------------------------------------------------------

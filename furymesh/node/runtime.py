@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, LocalDataError
+from furymesh.core.errors import EnvironmentFault, FuryMeshError, LocalDataError
 from furymesh.core.ids import FileId, NodeId, parse_node_id
 from furymesh.core.link import Address
 from furymesh.core.paths import shown
@@ -28,6 +28,7 @@ from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
+from furymesh.node import leftovers
 from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
 from furymesh.node.passphrase import opened_protection
@@ -233,6 +234,10 @@ async def _open_runtime(
         download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
     )
     runtime = Runtime(config, identity, endpoint, protection)
+    try:
+        await trio.to_thread.run_sync(leftovers.sweep, config)
+    except EnvironmentFault as error:
+        runtime.problems.append(str(error))
     runtime.problems += await runtime.bans.restore()
     if listen_on is not None:
         runtime.listeners = listen(listen_on)

@@ -32,6 +32,7 @@ MAX_BANS = 1024
 BAN_SECONDS = 24 * 3600
 MAX_RECORD = 512  # bytes; a record has about 250
 MAX_MACHINE = 64  # characters of the key of an address
+DIRECTORY = "banned"
 VERSION = 1
 _SUFFIX = ".ban"
 
@@ -48,7 +49,7 @@ class BanStore:
     """The bans of one data directory. Methods block; they raise EnvironmentFault."""
 
     def __init__(self, data_dir: Path, clock: Callable[[], float] = time.time) -> None:
-        self._directory = data_dir / "banned"
+        self._directory = data_dir / DIRECTORY
         self._clock = clock
 
     def add(self, ban: Ban) -> None:

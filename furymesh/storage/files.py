@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -194,22 +195,51 @@ def atomic_write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     any failure the old file stays as it was. Raises DiskFullError and
     EnvironmentFault.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with translating(path, "write"):
-        fd = os.open(temporary, flags, mode)
+        fd, temporary = _open_temporary(path, mode)
         try:
-            try:
-                write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            write_all(fd, data)
+            os.fsync(fd)
             os.rename(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+        finally:
+            os.close(fd)
     fsync_dir(path.parent)
+
+
+def sweep_temporaries(directory: Path, name: str = "*") -> None:
+    """Remove what a crash in `atomic_write` left of files of this name (a pattern).
+
+    What somebody is writing stays: it is locked. Raises EnvironmentFault.
+    """
+    with translating(directory, "clean up"):
+        for path in directory.glob(f".{name}.*.tmp"):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                fd = open_plain(path, os.O_RDWR)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                finally:
+                    os.close(fd)
+
+
+def _open_temporary(path: Path, mode: int) -> tuple[int, Path]:
+    """A new file beside `path`, locked for as long as it is open; raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+        fd = os.open(temporary, flags, mode)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd, temporary
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # it was swept before it was locked
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

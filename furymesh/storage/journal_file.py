@@ -5,8 +5,9 @@ records in sequence. A write that fails is cut off again, and should even that
 fail, the next one lands on top of it.
 
 A replacement is prepared beside the file under one fixed name, so that a crash
-leaves at most one stray file, which the next replacement removes. That name is
-free to use because whoever writes resume data holds the download's lock.
+leaves at most one stray file, which the next replacement removes, or a sweep.
+That name is free to use because whoever writes resume data holds the download's
+lock.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from furymesh.core.journal import RecordKind, RecordWriter
 from furymesh.storage.files import PRIVATE_FILE, fsync_dir, translating
+
+UNFINISHED_SUFFIX = ".new"
 
 
 class JournalFile:
@@ -43,8 +46,8 @@ class JournalFile:
 
         The block ends with `rename_over`, or raises; then the new file is removed.
         """
+        remove_unfinished(path)
         temporary = _temporary(path)
-        _unlink(temporary)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with translating(temporary, "create"):
             fresh = cls(temporary, os.open(temporary, flags, PRIVATE_FILE), salt)
@@ -115,13 +118,18 @@ def remove_journal(path: Path) -> None:
 
     Fine if there is none. Raises EnvironmentFault.
     """
-    _unlink(_temporary(path))
+    remove_unfinished(path)
     _unlink(path)
     fsync_dir(path.parent)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what a crash left beside the file at `path`; fine if there is nothing."""
+    _unlink(_temporary(path))
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
+    return path.with_name(path.name + UNFINISHED_SUFFIX)
 
 
 def _unlink(path: Path) -> None:

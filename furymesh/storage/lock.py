@@ -26,8 +26,9 @@ from furymesh.core.ids import FileId
 from furymesh.core.paths import shown
 from furymesh.storage.files import PRIVATE_FILE, make_private_directory, translating
 
-# A holder writes its name microseconds after it got the lock. Who comes in
-# between looks again this often, at most, before reporting a nameless holder.
+# A holder writes its name microseconds after it got the lock, or needs the lock
+# for hardly longer. Who comes in between looks again this often, at most, before
+# reporting a nameless holder.
 _LOOKS = 25
 _LOOK_INTERVAL = 0.01  # seconds
 _MAX_TEXT = 4096  # bytes of a holder's self-description that are read
@@ -46,11 +47,12 @@ class FileLock:
     def held(self) -> bool:
         return self._fd is not None
 
-    def acquire(self, description: str) -> None:
+    def acquire(self, description: str = "") -> None:
         """Take the lock at once or raise AlreadyRunningError naming the holder.
 
         `description` is what this process calls itself to others, like
-        "furymesh get". Raises EnvironmentFault if the file cannot be locked.
+        "furymesh get"; without one others wait a little, so be quick. Raises
+        EnvironmentFault if the file cannot be locked.
         """
         if self._fd is not None:
             raise AlreadyRunningError(f"already {self._what} by this process")
@@ -60,7 +62,8 @@ class FileLock:
                 fd = self._try()
             if fd is not None:
                 self._fd = fd
-                self._introduce(description)
+                if description:
+                    self._introduce(description)
                 return
             holder = self._holder()
             if holder is not None:

@@ -26,6 +26,7 @@ from furymesh.core.snapshot import (
     recover,
 )
 from furymesh.storage.files import translating
+from furymesh.storage.journal_file import UNFINISHED_SUFFIX
 
 # Every chunk of the largest stream added twice over, between two compactions
 # that are seconds apart. What lies beyond in a file is not ours.
@@ -105,6 +106,15 @@ def list_all(directory: Path, *, boot_id: bytes | None = None) -> list[Summary |
         except (DamagedResumeDataError, EnvironmentFault) as error:
             found.append(Damaged(path, FileId(bytes.fromhex(match[1])), str(error)))
     return found
+
+
+def list_unfinished(directory: Path) -> list[FileId]:
+    """Downloads beside whose resume data a replacement lies, unfinished or under way."""
+    with translating(directory, "list"):
+        names = os.listdir(directory) if directory.exists() else []
+    unfinished = [name for name in names if name.endswith(UNFINISHED_SUFFIX)]
+    matches = [_NAME.fullmatch(name.removesuffix(UNFINISHED_SUFFIX)) for name in unfinished]
+    return [FileId(bytes.fromhex(match[1])) for match in matches if match is not None]
 
 
 def read_resume_data(path: Path, file_id: FileId, boot_id: bytes) -> tuple[Recovered, float]:

@@ -1,6 +1,7 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 import tracemalloc
@@ -22,6 +23,7 @@ from furymesh.storage.files import (
     read_bytes,
     rename_exchange,
     rename_no_replace,
+    sweep_temporaries,
     translating,
 )
 
@@ -167,6 +169,58 @@ def test_atomic_write_keeps_the_old_file_when_the_disk_fills(
     with pytest.raises(DiskFullError):
         atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def die_writing(path: Path) -> None:
+    """`atomic_write` in a process that ends before the rename."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os.rename = lambda *_: os._exit(9)
+            atomic_write(path, b"new")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def test_what_a_dead_process_was_writing_is_swept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atomic_write(tmp_path / "state", b"old")
+    (tmp_path / ".hidden").touch()
+    die_writing(tmp_path / "state")
+    die_writing(tmp_path / "other")
+    assert len(os.listdir(tmp_path)) == 4
+    sweep_temporaries(tmp_path, "other")
+    assert len(os.listdir(tmp_path)) == 3
+    rename = os.rename
+
+    def swept_meanwhile(source: Path, target: Path) -> None:
+        sweep_temporaries(tmp_path)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", swept_meanwhile)
+    atomic_write(tmp_path / "state", b"new")
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "state"]
+    assert (tmp_path / "state").read_bytes() == b"new"
+    sweep_temporaries(tmp_path / "none")
+
+
+def test_atomic_write_succeeds_when_swept_before_its_file_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, swept = fcntl.flock, list[int]()
+
+    def sweep_first(fd: int, how: int) -> None:
+        if not swept:
+            swept.append(fd)
+            sweep_temporaries(tmp_path)
+            assert os.listdir(tmp_path) == []
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    atomic_write(tmp_path / "state", b"new")
     assert os.listdir(tmp_path) == ["state"]
 
 
