@@ -13,6 +13,7 @@ from furymesh.core.ids import FileId, resolve_prefix
 from furymesh.node.config import Config
 from furymesh.storage.journal_file import remove_journal
 from furymesh.storage.lock import DownloadLock
+from furymesh.storage.moving import sweep_copies
 from furymesh.storage.part_names import is_part_of, remove_part
 from furymesh.storage.resume import Damaged, Summary, list_all, resume_path
 
@@ -65,6 +66,7 @@ def clean_resume(file_id: FileId, config: Config) -> Cleaned:
                 part = named if item.meta.part and is_part_of(named, file_id) else None
         if part is not None and part.parent.is_dir():
             remove_part(part, file_id)
+            sweep_copies(part.parent, file_id)
         remove_journal(resume_path(directory, file_id))
     return Cleaned(file_id, part)
 

@@ -17,12 +17,24 @@ from furymesh.core.ids import FileId
 from furymesh.core.paths import shown
 from furymesh.storage.files import fsync_dir, translating
 
+_COPY_SUFFIX = ".moving"
 MAX_NAME_BYTES = 255  # NAME_MAX of the usual file systems
 
 
 def part_path(final: Path, file_id: FileId) -> Path:
     """Where a download lies until it may be called `final`, in the same directory."""
     return final.with_name(fitting_name(final.name, _part_suffix(file_id)))
+
+
+def copy_path(part: Path, file_id: FileId) -> Path:
+    """Where a copy of a part lies until it may be called `part`."""
+    suffix = _part_suffix(file_id)
+    return part.with_name(fitting_name(part.name.removesuffix(suffix), suffix + _COPY_SUFFIX))
+
+
+def is_copy_of(path: Path, file_id: FileId) -> bool:
+    """Whether a path is named like an unfinished copy of the part of this download."""
+    return path.name.endswith(_part_suffix(file_id) + _COPY_SUFFIX)
 
 
 def fitting_name(stem: str, ending: str) -> str:

@@ -8,9 +8,7 @@ or is the verified content itself, is ever moved.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from pathlib import Path
 
 from furymesh.core.errors import EnvironmentFault
@@ -22,8 +20,9 @@ from furymesh.core.snapshot import ResumeMeta
 from furymesh.storage.check import Check
 from furymesh.storage.files import translating
 from furymesh.storage.finished import FinishedReader
+from furymesh.storage.moving import move_part, sweep_copies
 from furymesh.storage.order import Order, Settings
-from furymesh.storage.part_names import fitting_name, is_part_of, part_path, remove_part
+from furymesh.storage.part_names import is_part_of, part_path, remove_part
 from furymesh.storage.publish import find_published
 from furymesh.storage.resume import ResumeData
 
@@ -75,14 +74,14 @@ def place_part(final: Path, file_id: FileId, stored: ResumeMeta | None) -> Path:
             f"the directory {shown(str(parent))} cannot be written to:"
             " choose another --output or change its permissions"
         )
+    sweep_copies(parent, file_id)
     part = part_path(final, file_id)
     old = _own_path(stored.part) if stored is not None else None
     if old is None or old == part or os.path.lexists(part):
         return part
     # Resume data may be forged: only what is named like our part is moved.
     if is_part_of(old, file_id) and os.path.lexists(old):
-        with translating(part, "move the part to"):
-            _move(old, part)
+        move_part(old, part, file_id)
     return part
 
 
@@ -121,49 +120,6 @@ def take_back(
             remove_part(part, manifest.file_id)
         with translating(published, "take up again"):
             published.rename(part)
-
-
-def _move(old: Path, part: Path) -> None:
-    """Move a part; to another disk as a copy that is synced before it has the name.
-
-    Resume data vouches for the part wherever it lies, so no half of it may be found.
-    """
-    try:
-        os.rename(old, part)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    else:
-        return
-    if old.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    copy = part.with_name(fitting_name(part.name, ".moving"))
-    if copy.is_dir() and not copy.is_symlink():
-        shutil.rmtree(copy)  # of a move that was killed
-    if old.is_dir():
-        shutil.copytree(old, copy, symlinks=True)
-        places = [(Path(root), names) for root, _, names in os.walk(copy, topdown=False)]
-        for directory, names in places:
-            for path in (*(directory / name for name in names), directory):
-                _sync(path)
-    else:
-        copy.unlink(missing_ok=True)
-        shutil.copyfile(old, copy, follow_symlinks=False)
-        _sync(copy)
-    os.rename(copy, part)
-    _sync(part.parent)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _own_path(text: str) -> Path | None:

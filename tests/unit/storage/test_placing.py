@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from furymesh.core.errors import EnvironmentFault
+from furymesh.core.errors import DiskFullError
 from furymesh.core.ids import FileId
 from furymesh.core.snapshot import ResumeMeta
+from furymesh.storage.lock import lock_open_file
 from furymesh.storage.part_names import part_path
 from furymesh.storage.placing import place_part
 
@@ -61,21 +64,66 @@ def test_copy_is_on_the_disk_before_it_has_the_name(
     assert os.listdir(final.parent) == [new.name]
 
 
-def test_killed_in_the_middle_of_the_copy_is_moved_again(
+def test_copy_that_fails_leaves_nothing_and_is_made_again(
     disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, final = disks
     old.write_bytes(b"content")
 
     def no_sync(fd: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", no_sync)
-        with pytest.raises(EnvironmentFault):
+        with pytest.raises(DiskFullError):
             place_part(final, FILE_ID, stored(old))
     assert old.read_bytes() == b"content"
+    assert os.listdir(final.parent) == [], "a full disk stays full of what is of no use"
     part = place_part(final, FILE_ID, stored(old))
     assert part.read_bytes() == b"content"
     assert os.listdir(final.parent) == [part.name]
     assert not old.exists()
+
+
+def die_moving(old: Path, final: Path) -> None:
+    """`place_part` in a process that ends when the copy is to be synced."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os.fsync = lambda fd: os._exit(9)
+            place_part(final, FILE_ID, stored(old))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("name", ["film", "é" * 127], ids=["short", "long"])
+def test_copy_that_a_dead_process_made_is_removed_by_the_next_run_there(
+    disks: tuple[Path, Path], folder: bool, name: str
+) -> None:
+    old, final = disks[0], disks[1].with_name(name)
+    if folder:
+        old.mkdir()
+        (old / "a").write_bytes(b"content")
+    else:
+        old.write_bytes(b"content")
+    die_moving(old, final)
+    (copy,) = final.parent.iterdir()
+    other = final.with_name("another name")
+    with open_and_locked(copy):
+        assert place_part(other, FILE_ID, None) == part_path(other, FILE_ID)
+        assert copy.exists(), "somebody is making it"
+    place_part(other, FileId(b"\x12" * 32), None)
+    assert copy.exists(), "it is of another download"
+    place_part(other, FILE_ID, None)
+    assert not copy.exists()
+    assert old.exists()
+
+
+@contextlib.contextmanager
+def open_and_locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDONLY)
+    lock_open_file(fd, path, what="used")
+    yield
+    os.close(fd)
