@@ -24,6 +24,8 @@ from furymesh.wire import messages as m
 if TYPE_CHECKING:
     from furymesh.swarm.swarm import Swarm
 
+HEADER = -1  # the part of a manifest before its first page
+
 
 class Share:
     """One share, live with any number of members."""
@@ -105,6 +107,18 @@ class Share:
                 part = tuple(chunks[start : start + codec.MAX_INDICES])
                 link.send(m.Lost(self._number(link), part))
 
+    def manifest_part(self, link: SecureLink, part: int) -> m.ManifestHeader | m.ManifestPage:
+        """The answer to who asked for a page of the manifest, or for its HEADER."""
+        manifest, number = self.manifest, self._number(link)
+        if manifest is None:
+            return m.ManifestPage(number, part, b"")  # not held
+        if part == HEADER:
+            # The name of a sealed share is for those who have its key.
+            name = "" if manifest.header.sealed else self.name
+            return m.ManifestHeader(number, manifest.header_bytes, name, self.executable)
+        held = part < manifest.header.page_count and not manifest.missing_pages >> part & 1
+        return m.ManifestPage(number, part, manifest.page(part) if held else b"")
+
     def unreadable(self, chunk: int, error: FuryMeshError) -> None:
         """A chunk could not be read: it is withdrawn, or all are if the content changed."""
         changed = isinstance(error, SourceChangedError)
@@ -129,6 +143,7 @@ class Share:
         if member is None:
             return
         self.swarm.news.drop(link, self.file_id)
+        self.swarm.answers.drop(link, self)
         if self.manifest is not None:
             self.swarm.uploads.peer_left(self.file_id, link)
         if self.fetcher is not None:
@@ -150,7 +165,8 @@ class Share:
             case m.Cancel():
                 self._cancelled(member, message)
             case m.GetManifest():
-                self._get_manifest(member, message)
+                header = (HEADER,) if message.header and self.manifest is not None else ()
+                self.swarm.answers.add(link, self, (*header, *message.pages))
             case m.Peers():
                 self.swarm.learnt(self, link, message.peers)
             case m.Reject() if fetcher is not None:
@@ -188,22 +204,6 @@ class Share:
             if not self.swarm.uploads.cancel(self.file_id, member.link, chunk):
                 self.swarm.abandon(member.link, self.file_id, chunk)
         member.link.send(m.Reject(self._number(member.link), message.chunks, m.Reason.DONE))
-
-    def _get_manifest(self, member: Member, message: m.GetManifest) -> None:
-        manifest = self.manifest
-        link = member.link
-        number = self._number(link)
-        if message.header and manifest is not None:
-            # The name of a sealed share is for those who have its key.
-            name = "" if manifest.header.sealed else self.name
-            link.send(m.ManifestHeader(number, manifest.header_bytes, name, self.executable))
-        missing = manifest.missing_pages if manifest is not None else -1
-        for page in message.pages:
-            held = manifest is not None and page < manifest.header.page_count
-            if held and manifest is not None and not missing >> page & 1:
-                link.send(m.ManifestPage(number, page, manifest.page(page)))
-            else:
-                link.send(m.ManifestPage(number, page, b""))  # not held
 
     def _announced(self, member: Member, message: m.Bitmap | m.Have | m.Lost) -> None:
         if self.manifest is None:

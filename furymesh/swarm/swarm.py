@@ -29,6 +29,7 @@ from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange
 from furymesh.swarm.admission import MAX_LINKS, Admission, Process, turn_away
+from furymesh.swarm.answers import Answers
 from furymesh.swarm.member import Member
 from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending
@@ -53,6 +54,7 @@ class Swarm:
         self.admission = Admission(endpoint, self.links, self.shares, max_links)
         self.book = PeerBook(rng)
         self.news = News()
+        self.answers = Answers()
         self._tags: dict[DiscoveryTag, FileId] = {}
         self._decoy = FileId(bytes(ID_SIZE))  # stands in for a share that is not here
         self._numbers: dict[SecureLink, int] = {}
@@ -250,6 +252,8 @@ class Swarm:
         self.news.tell(link)
 
     def piece(self, link: SecureLink, room: int) -> ChunkPiece | None:
+        if self.answers.send_one(link):
+            return None  # nobody can ask for chunks without a manifest: it goes first
         for budget in self.endpoint.upload:
             room = min(room, budget.record or room)
         return self._sending.piece(link, room)

@@ -12,6 +12,7 @@ from furymesh.core.ids import FileId
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.core.uploads import Uploads
+from furymesh.swarm.answers import MAX_ASKED, Answers
 from furymesh.swarm.news import News
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -38,6 +39,9 @@ class Link:
     def send(self, message: m.Message) -> None:
         self.sent.append(message)
 
+    def poke(self) -> None:
+        """Nothing is written here."""
+
     def goodbye(self, reason: m.Reason, detail: str) -> None:
         self.farewell = reason
 
@@ -50,6 +54,7 @@ class Swarm:
 
         self.uploads = Uploads(Random(1))
         self.news = News()
+        self.answers = Answers()
         self.introduced = 0
 
     def now(self) -> float:
@@ -86,6 +91,12 @@ def serving(share: Share, have: int = ALL) -> Any:
     link = live(share)
     link.sent.clear()
     return link
+
+
+def write(share: Share, link: Any) -> None:
+    """Send what a link's writer would fetch by and by."""
+    while share.swarm.answers.send_one(link):
+        pass
 
 
 def test_newcomer_is_told_what_is_here(share: Share) -> None:
@@ -186,6 +197,7 @@ def test_name_of_a_sealed_share_is_not_told(share: Share) -> None:
     share.serve(sealed, 0, None)
     link = live(share)
     share.message(link, m.GetManifest(1, True, ()))
+    write(share, link)
     assert link.sent == [m.ManifestHeader(4, sealed.header_bytes, "", False)]
 
 
@@ -223,15 +235,41 @@ def test_request_for_what_is_not_here_is_turned_down(share: Share) -> None:
 def test_manifest_is_given_out_as_far_as_it_is_known(share: Share) -> None:
     link = live(share)
     share.message(link, m.GetManifest(1, True, (0,)))
+    write(share, link)
     assert link.sent == [m.ManifestPage(4, 0, b"")]
     share.serve(MANIFEST, 0, None)
     link.sent.clear()
     share.message(link, m.GetManifest(1, True, (0, 5)))
+    write(share, link)
     assert link.sent == [
         m.ManifestHeader(4, MANIFEST.header_bytes, "film", False),
         m.ManifestPage(4, 0, MANIFEST.page(0)),
         m.ManifestPage(4, 5, b""),
     ]
+
+
+def test_pages_are_numbers_until_they_are_sent_and_not_without_end(share: Share) -> None:
+    link = serving(share)
+    share.message(link, m.GetManifest(1, False, (0,) * 32))
+    write(share, link)
+    assert link.sent == [m.ManifestPage(4, 0, MANIFEST.page(0))], "once is enough"
+    link.sent.clear()
+    for first in range(0, 2 * MAX_ASKED, 32):
+        share.message(link, m.GetManifest(1, False, tuple(range(first, first + 32))))
+    assert link.sent == []
+    write(share, link)
+    assert [page.page for page in link.sent] == list(range(MAX_ASKED))
+
+
+def test_nothing_of_its_manifest_is_sent_after_the_share_was_left(share: Share) -> None:
+    link = serving(share)
+    other: Any = Share(share.swarm, FileId(bytes(32)))
+    other.live(link)
+    share.message(link, m.GetManifest(1, True, (0,)))
+    other.message(link, m.GetManifest(2, True, (7,)))
+    share.gone(link)
+    write(share, link)
+    assert link.sent == [m.ManifestPage(4, 7, b"")]
 
 
 def test_who_has_left_is_not_listened_to(share: Share) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from furymesh.core.bitfield import mask_of
 from furymesh.core.errors import (
@@ -14,6 +15,7 @@ from furymesh.core.errors import (
     ProtocolError,
     SourceChangedError,
 )
+from furymesh.core.geometry import PAGE_SIZE
 from furymesh.core.ids import discovery_tag
 from furymesh.core.link import Address
 from furymesh.net.handler import Piece
@@ -463,6 +465,31 @@ async def test_who_does_not_read_holds_no_slot_and_keeps_its_place_in_the_queue(
         assert served.closed_because is None
         deaf.hears.set()
         await until(lambda: not one.swarm.uploads.queued and not one.swarm.uploads.active)
+
+
+async def test_flood_of_questions_about_a_manifest_costs_one_answer_of_memory(
+    tmp_path: Path,
+) -> None:
+    async with lab(tmp_path, "one", "two", "three") as (one, two, three):
+        here = one.serve(DATA)
+        link = await two.swarm.endpoint.dial(one.address)
+        two.links.start_soon(link.run, Deaf())
+        link.send(link.session.join(FILE_ID))
+        await until(lambda: here.members and link.session.live(FILE_ID))
+        served, number = only_link(one.swarm), link.session.number(FILE_ID)
+        link.send(m.Request(number, tuple(range(240))))
+        await until(lambda: served.refused_for() > 0.05)
+        for _ in range(1000):
+            link.send(m.GetManifest(number, True, (0,) * 32))
+            if not link._writer.idle:
+                await trio.lowlevel.checkpoint()
+        await until(lambda: link._writer.idle)
+        link.send(m.Request(number, (10**6,)))  # no such chunk: all before it was read
+        await until(lambda: served.closed_because)
+        assert isinstance(served.closed_because, ProtocolError)
+        assert served._writer._control_bytes < 2 * PAGE_SIZE
+        result = await three.download(DATA, one).run(three.links)
+        assert result.path.read_bytes() == DATA
 
 
 class Moved(Memory):
