@@ -62,10 +62,6 @@ class HandshakeError(PeerError):
     """The secure link could not be made: wrong key, wrong identity, refused."""
 
 
-class BadChunkError(PeerError):
-    """A peer sent a chunk whose digest differs from the manifest's."""
-
-
 # --- nobody has it ------------------------------------------------------------
 
 

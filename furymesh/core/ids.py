@@ -37,11 +37,6 @@ _PROOF_CONTEXT = "furymesh 1 proof of file id"
 _HEX = re.compile(r"[0-9a-f]+")
 
 
-def file_id_text(file_id: bytes) -> str:
-    """The 64 hex digits of a file id."""
-    return file_id.hex()
-
-
 def parse_file_id(text: str) -> FileId:
     """Read a whole file id (64 hex digits); raises UsageError."""
     lowered = text.strip().lower()

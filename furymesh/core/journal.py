@@ -28,12 +28,11 @@ from furymesh.core.bitfield import mask_of
 
 RECORD_SIZE = 16
 SALT_SIZE = 8
-# A record's sequence is 32 bits; a journal is compacted millions of times
-# before it could hold this many.
-MAX_SEQUENCE = 2**32 - 1
 
 _RECORD = struct.Struct(">I12s")  # checksum, body
-_BODY = struct.Struct(">IQ")  # sequence, kind and index
+# Sequence, kind and index. A journal is compacted millions of times before it
+# could hold 2^32 records.
+_BODY = struct.Struct(">IQ")
 _INDEX_BITS = 56
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 

@@ -156,11 +156,6 @@ class Header:
         return self.page_digests[page * DIGEST_SIZE : (page + 1) * DIGEST_SIZE]
 
 
-def file_id_of(header_bytes: bytes) -> FileId:
-    """The id of the share with this header; raises InvalidManifestError."""
-    return FileId(Header.decode(header_bytes).algorithm.digest(header_bytes))
-
-
 class Manifest:
     """A checked header and as many of its pages as have arrived.
 
@@ -263,9 +258,6 @@ class Manifest:
     def page_of(self, chunk: int) -> int:
         """The page that holds a chunk's digest."""
         return self.header.table_pages + chunk // PAGE_DIGESTS
-
-    def has_digest(self, chunk: int) -> bool:
-        return self._pages[self.page_of(chunk)] is not None
 
     def digest(self, chunk: int) -> bytes:
         """The 32 bytes a chunk must hash to; its page must be here."""

@@ -44,13 +44,6 @@ def shown(text: str) -> str:
     )
 
 
-def check_component(name: str) -> None:
-    """Raise InvalidManifestError unless `name` may name one file or directory."""
-    fault = _component_fault(name)
-    if fault:
-        raise InvalidManifestError(f"refused file name {_quoted(name)}: {fault}")
-
-
 def check_path(path: str) -> tuple[str, ...]:
     """The components of a relative path joined by "/"; raises InvalidManifestError."""
     fault = _path_fault(path)

@@ -76,11 +76,6 @@ class SecureLink:
         return self.hello.instance if self.hello else b""
 
     @property
-    def unwanted(self) -> bool:
-        """Whether it ended because one end did not want this link at all."""
-        return self.farewell in (m.Reason.DUPLICATE, m.Reason.FORBIDDEN, m.Reason.BUSY)
-
-    @property
     def leaving(self) -> bool:
         """Whether the last word was said: what the peer says now changes nothing."""
         return self._closing or self._leaving.is_set()

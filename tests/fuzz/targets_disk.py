@@ -24,7 +24,7 @@ from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Link
-from furymesh.core.manifest import Manifest, file_id_of
+from furymesh.core.manifest import Manifest
 from furymesh.core.snapshot import recover
 from furymesh.node.config import load_config
 from furymesh.node.orders import Orders
@@ -79,7 +79,7 @@ def stored_manifest(data: bytes) -> None:
     """A file under the id of its own header: whatever comes after that is looked at."""
     size = int.from_bytes(data[:4], "big")
     try:
-        file_id = file_id_of(data[4 : 4 + size])
+        file_id = Manifest(data[4 : 4 + size]).file_id
     except InvalidManifestError:
         file_id = FILE_ID
     store = ManifestStore(place("manifests"))

@@ -72,7 +72,7 @@ def path_names(data: bytes) -> None:
     for line in lines_of(data):
         assert paths.shown(line).isprintable()
         name = paths.safe_name(line, "fallback")
-        paths.check_component(name)
+        assert paths.check_path(name) == (name,)
         assert len(name.encode()) <= paths.MAX_SAFE_NAME_BYTES
         assert paths.safe_name(name, "fallback") == name
         try:

@@ -20,7 +20,6 @@ CODES = {
     errors.PeerError: 1,
     errors.ProtocolError: 1,
     errors.HandshakeError: 1,
-    errors.BadChunkError: 1,
     errors.UnavailableError: 3,
     errors.LinkClosedError: 3,
     errors.LocalDataError: 1,
