@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from furymesh.core.journal import RecordKind, RecordWriter
-from furymesh.storage.files import PRIVATE_FILE, fsync_dir, translating
+from furymesh.storage.files import PRIVATE_FILE, fsync_dir, translating, write_at
 
 UNFINISHED_SUFFIX = ".new"
 
@@ -98,19 +98,14 @@ class JournalFile:
         os.close(self._fd)
 
     def _write(self, data: bytes) -> None:
-        end = self._size
         try:
             with translating(self._path, "write"):
-                rest = memoryview(data)
-                while rest:
-                    written = os.pwrite(self._fd, rest, end)
-                    end += written
-                    rest = rest[written:]
+                write_at(self._fd, memoryview(data), self._size)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             raise
-        self._size = end
+        self._size += len(data)
 
 
 def remove_journal(path: Path) -> None:
