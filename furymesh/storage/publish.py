@@ -30,11 +30,10 @@ from furymesh.storage.files import (
     open_beneath,
     open_directory_beneath,
     open_root,
-    rename_exchange,
-    rename_no_replace,
     translating,
 )
 from furymesh.storage.part_names import fitting_name
+from furymesh.storage.renames import rename_exchange, rename_no_replace
 
 # A person with this many copies wants another directory, and a loop must end.
 MAX_SUFFIX = 9999

@@ -16,8 +16,8 @@ import pytest
 
 from furymesh.core.errors import EnvironmentFault, VerificationError
 from furymesh.core.layout import Entry, EntryKind, Layout
-from furymesh.storage import files
 from furymesh.storage import publish as publishing
+from furymesh.storage import renames
 from furymesh.storage.publish import find_published, publish
 
 SINGLE = Layout.of_file(5)
@@ -258,7 +258,7 @@ def test_everything_is_synced_before_the_rename_and_the_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    really_sync, really_rename = os.fsync, files.rename_no_replace
+    really_sync, really_rename = os.fsync, renames.rename_no_replace
 
     def fsync(fd: int) -> None:
         calls.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)

@@ -13,9 +13,9 @@ from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.manifest import Manifest
 from furymesh.core.snapshot import ResumeMeta
-from furymesh.storage.files import rename_exchange
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.part_names import part_path
+from furymesh.storage.renames import rename_exchange
 from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from tests.unit.swarm.lab import CHUNK, blob, manifest_of
