@@ -58,11 +58,6 @@ class Replay:
     damaged: bool
     records: int
 
-    @property
-    def claimed(self) -> int:
-        """Every chunk that a good record claims."""
-        return self.durable | self.volatile
-
 
 class RecordWriter:
     """Numbers and seals the records of one journal. Not thread-safe.
