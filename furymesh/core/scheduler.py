@@ -88,9 +88,6 @@ class Scheduler:
 
     # --- looking ----------------------------------------------------------------
 
-    def rate(self, peer: int) -> float:
-        return self._peers[peer].pace.rate
-
     def owed(self, peer: int) -> int:
         """Bytes that may come from a peer: of chunks it owes, or that were taken back."""
         state = self._peers[peer]
