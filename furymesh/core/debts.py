@@ -156,9 +156,7 @@ class Debts:
         waited = owed.untouched(now) if owner.held_since is None else 0.0
         if waited > LATE_FACTOR * owed.promised + LATE_GRACE:
             return float("inf")
-        ahead = 0
-        for other, debt in owner.owed.items():
-            ahead += self._geometry.length(other) - debt.received
-            if other == chunk:
-                break
-        return owner.pace.seconds_for(ahead) or max(UNKNOWN_SECONDS - waited, 0.0)
+        queue = list(owner.owed)
+        ahead = queue[: queue.index(chunk) + 1]
+        left = sum(self._geometry.length(c) - owner.owed[c].received for c in ahead)
+        return owner.pace.seconds_for(left) or max(UNKNOWN_SECONDS - waited, 0.0)

@@ -9,7 +9,6 @@ thing that strangers ever see of it.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from typing import NewType
@@ -78,7 +77,7 @@ def parse_node_id(text: str) -> NodeId:
     padded += "=" * (-len(padded) % 8)
     try:
         raw = base64.b32decode(padded)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raw = b""
     # Re-encoding refuses the spare bits of the last character, so that one
     # node has one spelling.

@@ -8,7 +8,6 @@ no `repr` and in no message.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -118,7 +117,7 @@ class Link:
 def _parse_key(text: str) -> bytes:
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         key = b""
     # Re-encoding refuses the spare bits of the last character.
     if len(key) != KEY_SIZE or base64.urlsafe_b64encode(key).decode().rstrip("=") != text:

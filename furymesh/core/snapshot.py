@@ -18,7 +18,6 @@ Always true of a `Recovered`: `durable`, `volatile` and `doubtful` are disjoint;
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import struct
 from collections.abc import Callable
@@ -218,7 +217,7 @@ def _decode_meta(raw: bytes) -> ResumeMeta:
             executable=fields.flag("executable"),
             detached=fields.flag("detached"),
         )
-    except (ValueError, KeyError, TypeError, RecursionError, UsageError, binascii.Error):
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         # The cause may quote the content key, so it is not chained.
         raise DamagedResumeDataError("its description of the download makes no sense") from None
 

@@ -35,13 +35,12 @@ def format_size(size: float) -> str:
     """Bytes with a decimal prefix and one decimal: "1.2 MB", "999 B"."""
     if size < 1000:
         return f"{int(size)} B"
-    value = float(size)
-    for prefix in _PREFIXES:
+    value, power = size / 1000, 0
+    # 999.95 would round to four digits: the next prefix says it better.
+    while value >= 999.95 and power < len(_PREFIXES) - 1:
         value /= 1000
-        # 999.95 would round to four digits: the next prefix says it better.
-        if value < 999.95 or prefix == _PREFIXES[-1]:
-            break
-    return f"{value:.1f} {prefix}B"
+        power += 1
+    return f"{value:.1f} {_PREFIXES[power]}B"
 
 
 def format_rate(rate: float) -> str:
