@@ -1,4 +1,7 @@
+import pytest
+
 from furymesh.core.availability import Availability
+from furymesh.core.errors import IllegalStateError
 
 
 def test_counts_come_and_go() -> None:
@@ -28,3 +31,23 @@ def test_a_million_chunks_of_many_peers() -> None:
     availability.add(everything ^ 1 << 77)
     assert availability.rarest(everything) == 1 << 77
     assert availability.count(999_999) == 201
+
+
+def test_a_chunk_of_many_holders_loses_one() -> None:
+    availability = Availability()
+    for _ in range(5):
+        availability.add(0b11)
+    availability.remove(0b01)
+    assert [availability.count(chunk) for chunk in range(2)] == [4, 5]
+    availability.remove(0b01)
+    assert [availability.count(chunk) for chunk in range(2)] == [3, 5]
+    assert availability.rarest(0b11) == 0b01
+
+
+def test_what_nobody_holds_cannot_be_lost_and_the_counts_stay() -> None:
+    availability = Availability()
+    availability.add(0b011)
+    for lost in (0b100, 0b111):
+        with pytest.raises(IllegalStateError, match="below zero"):
+            availability.remove(lost)
+    assert [availability.count(chunk) for chunk in range(3)] == [1, 1, 0]

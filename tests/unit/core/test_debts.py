@@ -88,6 +88,17 @@ def test_what_a_peer_brought_before_it_left_is_not_laid_to_its_successor(books: 
     books.check()
 
 
+def test_what_one_peer_brought_stays_laid_to_it_when_another_leaves(books: Books) -> None:
+    books.debts.owe(0.1, books.two, 2)
+    for peer, chunk in ((books.one, 0), (books.two, 2)):
+        peer.delivered(0.2, chunk, CHUNK)
+        books.debts.brought(0.2, peer, chunk)
+    books.debts.left(books.one)
+    books.debts.check([books.two])
+    assert books.debts.stored(0) is None
+    assert books.debts.stored(2) is books.two
+
+
 def test_the_latest_chunk_is_the_last_in_the_queue_that_has_one_owner(books: Books) -> None:
     books.one.pace.rate = float(CHUNK)
     eta = books.one.pace.seconds_for(2 * CHUNK)

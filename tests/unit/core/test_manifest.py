@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -188,6 +189,16 @@ def test_hostile_headers(raw: bytes) -> None:
     for parse in (Header.decode, Manifest):
         with pytest.raises(InvalidManifestError):
             parse(raw)
+
+
+def test_a_header_that_nobody_would_read_is_not_made() -> None:
+    geometry = Geometry(1100 * PAGE_DIGESTS * CHUNK, CHUNK)
+    most = (MAX_HEADER_SIZE - FIXED) // DIGEST_SIZE
+    table = (most - geometry.page_count) * PAGE_SIZE
+    largest = Header(B3, Kind.FOLDER, False, bytes(16), geometry, table, bytes(32 * most))
+    assert Header.decode(largest.encode()) == largest
+    with pytest.raises(InvalidManifestError, match="longer than 65536 bytes"):
+        replace(largest, table_size=table + 1, page_digests=bytes(32 * (most + 1)))
 
 
 def test_the_plain_header_of_these_tests_is_good() -> None:

@@ -34,6 +34,8 @@ def test_without_a_passphrase_secrets_are_kept_as_they_are() -> None:
     assert PLAIN.protect(IDENTITY, SECRET) == SECRET
     assert PLAIN.reveal(IDENTITY, SECRET) == SECRET
     assert not is_sealed(SECRET)
+    assert not PLAIN.on
+    assert Protection(MASTER).on
 
 
 def test_sealed_and_opened_again() -> None:

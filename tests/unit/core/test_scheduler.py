@@ -21,6 +21,7 @@ from furymesh.core.scheduler import (
     TICK,
     UNLIMITED,
     UNPROVEN_CHUNKS,
+    YIELD_GAIN,
     Action,
     Cancel,
     Request,
@@ -334,6 +335,52 @@ def test_a_slow_peer_makes_way_for_one_that_was_never_tried() -> None:
     assert len(cancelled(actions, 1)) == 1
     assert len(asked(actions, 2)) == 1
     scheduler.check()
+
+
+def slow_and_waited_for() -> tuple[Scheduler, int, float]:
+    """Peer 1 owes a chunk, which is returned, and sends it slowly; peer 2 waits; the time."""
+    scheduler = make(20, senders=1)
+    (chunk,) = asked(join(scheduler, 1, 2**20 - 1), 1)
+    join(scheduler, 2, 2**20 - 1)
+    now = 0.0
+    while now < BUSY_GRACE:
+        now += 0.5
+        scheduler.data(now, 1, chunk, 2 * MIN_RATE)
+        assert scheduler.tick(now) == [], "it may yet end what it began"
+    return scheduler, chunk, now
+
+
+def test_a_slow_peer_that_keeps_sending_makes_way_in_the_middle_of_a_chunk() -> None:
+    scheduler, chunk, now = slow_and_waited_for()
+    assert 4 * MIN_RATE < SLOW_RATE
+    actions = scheduler.tick(now + TICK)
+    assert cancelled(actions, 1) == [chunk]
+    assert len(asked(actions, 2)) == 1
+    scheduler.check()
+
+
+def test_a_slow_peer_does_not_make_way_while_it_waits_for_our_room() -> None:
+    scheduler, chunk, now = slow_and_waited_for()
+    scheduler.held_up(now, 1)
+    assert scheduler.tick(now + TICK) == []
+    assert scheduler.owes(1, chunk)
+
+
+@pytest.mark.parametrize(("gain", "keeps"), [(0.9, True), (1.1, False)])
+def test_the_only_place_to_send_goes_to_a_peer_that_is_far_better(gain: float, keeps: bool) -> None:
+    scheduler = make(20)
+    (old,) = asked(join(scheduler, 1, 2**20 - 1), 1)
+    (new,) = asked(join(scheduler, 2, 1 << 19), 2)
+    scheduler.heard(0.0, 1, 0.001)  # so near that it is asked for one chunk at a time
+    part = int(CHUNK / YIELD_GAIN / gain)
+    scheduler.data(1.0, 1, old, part)
+    scheduler.data(1.0, 2, new, CHUNK)
+    scheduler.max_senders = 1
+    scheduler.bad(1.0, new)
+    assert scheduler.tick(1.1) == []
+    actions = scheduler.data(CHUNK / part, 1, old, CHUNK - part)
+    assert len(asked(actions, 1)) == keeps
+    assert asked(actions, 2) == ([] if keeps else [new])
 
 
 def test_a_peer_that_is_fast_enough_ends_its_chunk_before_it_makes_way() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
+from furymesh.core.errors import IllegalStateError
 from furymesh.core.ids import FileId
 from furymesh.core.slots import MAX_SLOTS
 from furymesh.core.uploads import MAX_QUEUED, WEALTH_STEP, Job, Turned, Uploads
@@ -234,6 +236,67 @@ def test_a_removed_share_is_served_no_more() -> None:
     assert uploads.next_job() is None
     uploads.peer_left(SHARE, "a")
     assert (uploads.queued, uploads.active) == (0, 0)
+
+
+def a_slot_too_many(uploads: Uploads) -> None:
+    uploads._active += 1
+
+
+def promised_without_a_mask(uploads: Uploads) -> None:
+    uploads._shares[SHARE].handed_mask = 0
+
+
+def promised_and_not_here(uploads: Uploads) -> None:
+    uploads._shares[SHARE].have &= ~0b1
+
+
+def promised_to_one_that_has_it(uploads: Uploads) -> None:
+    uploads._shares[SHARE].requesters["a"].have |= 0b1
+
+
+def promised_to_one_that_left(uploads: Uploads) -> None:
+    del uploads._shares[SHARE].requesters["a"]
+
+
+def queued_and_not_waiting(uploads: Uploads) -> None:
+    uploads._shares[SHARE].waiting.clear()
+
+
+def waiting_for_nothing(uploads: Uploads) -> None:
+    share = uploads._shares[SHARE]
+    share.waiting["b"] = share.requesters["b"]
+
+
+def one_chunk_too_many(uploads: Uploads) -> None:
+    uploads._shares[SHARE].requesters["b"].announced += 1
+
+
+def announced_by_nobody(uploads: Uploads) -> None:
+    uploads._shares[SHARE].announced |= 0b1000
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (a_slot_too_many, "slots"),
+        (promised_without_a_mask, "handed chunks"),
+        (promised_and_not_here, "handed chunks"),
+        (promised_to_one_that_has_it, "chunk 0 is handed"),
+        (promised_to_one_that_left, "chunk 0 is handed"),
+        (queued_and_not_waiting, "a waits"),
+        (waiting_for_nothing, "b waits"),
+        (one_chunk_too_many, "chunks of b"),
+        (announced_by_nobody, "what peers announced"),
+    ],
+)
+def test_broken_books_are_noticed(damage: Callable[[Uploads], None], what: str) -> None:
+    uploads = make("a", "b")
+    uploads.request(0.0, SHARE, "a", 0)
+    uploads.peer_has(SHARE, "b", 0b0100)
+    uploads.check()
+    damage(uploads)
+    with pytest.raises(IllegalStateError, match=what):
+        uploads.check()
 
 
 def serve(uploads: Uploads, seconds: float, rate: float, per_slot: float) -> None:
