@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PURE := tests/unit/core tests/unit/wire
 
-.PHONY: demo test lint bench torture fuzz proto lock clean
+.PHONY: demo test coverage lint bench torture fuzz proto lock clean
 
 # The environment: pinned versions with their hashes, then the project itself.
 $(READY): requirements.lock pyproject.toml
@@ -17,8 +18,12 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## real nodes on loopback: share, swarm, kill -9, resume, verify
 	$(BIN)/furymesh demo
 
-test: $(READY) lint  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest -q -m "not slow"
+test: $(READY) lint coverage  ## everything that must hold before a change lands
+	$(BIN)/python -m pytest -q -m "not slow" $(PURE:%=--ignore=%)
+
+coverage: $(READY)  ## the tests of the core and the wire, which must take every branch there
+	$(BIN)/coverage run -m pytest -q -m "not slow" $(PURE)
+	$(BIN)/coverage report
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -44,4 +49,4 @@ lock:  ## resolve the dependencies anew and pin them with hashes
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo .coverage
