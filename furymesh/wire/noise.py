@@ -46,7 +46,7 @@ class Token(Enum):
     """One step inside a handshake message, as the specification names it."""
 
     E = auto()  # a fresh ephemeral public key, in clear
-    S = auto()  # the static public key, encrypted once there is a key
+    S = auto()  # the static public key, encrypted: in both patterns it follows an agreement
     EE = auto()  # initiator's ephemeral with responder's ephemeral
     ES = auto()  # initiator's ephemeral with responder's static
     SE = auto()  # initiator's static with responder's ephemeral
@@ -111,10 +111,6 @@ class _SymmetricState:
         self._chaining_key, extra, key = self._derive(material, 3)
         self.mix_hash(extra)
         self._set_key(key)
-
-    def sealed_size(self, size: int) -> int:
-        """How many bytes `size` bytes take on the wire right now."""
-        return size if self._cipher is None else size + TAG_SIZE
 
     def seal(self, plain: bytes) -> bytes:
         sealed = plain
@@ -264,7 +260,7 @@ class Handshake:
                     self._remote[_Key.EPHEMERAL] = X25519PublicKey.from_public_bytes(public)
                     self._mix_ephemeral(public)
                 elif token is Token.S:
-                    sealed, rest = _take(rest, self._symmetric.sealed_size(KEY_SIZE))
+                    sealed, rest = _take(rest, KEY_SIZE + TAG_SIZE)
                     public = self._symmetric.open(sealed)
                     self._remote[_Key.STATIC] = X25519PublicKey.from_public_bytes(public)
                 else:

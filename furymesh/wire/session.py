@@ -124,8 +124,6 @@ class Session:
                     raise ProtocolError("Refuse for a Join that was never sent")
             case m.Goodbye():
                 self.state = State.CLOSED
-            case _:
-                pass
 
     def _note_join(self, join: m.Join) -> None:
         """Put a new number of theirs on record, as refused until it is accepted."""
