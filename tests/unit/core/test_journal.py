@@ -63,6 +63,11 @@ def test_a_destroyed_record_takes_no_other_along() -> None:
     assert result == Replay(mask_of([1, 3]), 0, damaged=True, records=3)
 
 
+def test_a_sealed_record_that_makes_no_sense_takes_no_other_along() -> None:
+    raw = journal(*have(1, CHUNKS, 2), (RecordKind.EPOCH, 9), *have(3))
+    assert replay(raw, SALT, CHUNKS) == Replay(0, mask_of([1, 2, 3]), damaged=True, records=3)
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -10,6 +10,7 @@ from furymesh.core.ids import FileId
 from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.manifest import MAX_HEADER_SIZE, Header, Kind, Manifest
 from furymesh.core.sealing import OVERHEAD, Sealer, cipher_size
+from furymesh.core.table import MAX_TABLE_SIZE
 
 CHUNK = 16 * 1024
 MIB = 1 << 20
@@ -255,6 +256,38 @@ def test_sealed_folder_hides_its_table() -> None:
     with pytest.raises(WrongKeyError, match="encrypted"):
         manifest.entries()
     assert folder_of(ENTRIES, sealer).file_id == manifest.file_id
+
+
+def test_sealed_empty_folder() -> None:
+    sealer = Sealer(bytes(32))
+    manifest = folder_of([], sealer)
+    assert manifest.header.table_size == OVERHEAD
+    assert manifest.entries(sealer) == ()
+
+
+def test_key_of_another_link_does_no_harm_to_a_plain_folder() -> None:
+    manifest = folder_of(ENTRIES)
+    assert manifest.entries(Sealer(bytes(32))) == tuple(ENTRIES)
+
+
+def test_header_fits_one_message() -> None:
+    most = (MAX_HEADER_SIZE - FIXED) // 32
+    geometry = Geometry(2000 * PAGE_DIGESTS * CHUNK, CHUNK)
+
+    def header(pages: int) -> Header:
+        table_size = (pages - geometry.page_count) * PAGE_SIZE
+        return Header(B3, Kind.FOLDER, False, bytes(16), geometry, table_size, bytes(32 * pages))
+
+    assert Header.decode(header(most).encode()).page_count == most
+    with pytest.raises(InvalidManifestError, match="longer"):
+        header(most + 1)
+
+
+def test_table_of_the_greatest_size_is_accepted() -> None:
+    digests = bytes(MAX_TABLE_SIZE // PAGE_SIZE * 32)
+    header = Header(B3, Kind.FOLDER, False, bytes(16), Geometry(0, CHUNK), MAX_TABLE_SIZE, digests)
+    assert header.table_pages == 1024
+    assert Header.decode(header.encode()) == header
 
 
 def test_sealed_file_needs_its_key_for_a_layout() -> None:

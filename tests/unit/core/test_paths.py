@@ -70,6 +70,7 @@ def test_refusal_shows_the_name_escaped_and_cut() -> None:
     [
         (["a", "a"], "twice"),
         (["a", "a/b"], "directory"),
+        (["a", "a/b/c"], "directory"),
         (["a/b", "a"], "directory"),
         (["a/b/c", "a/b"], "directory"),
         (["README", "readme"], "collides"),

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from furymesh.core import snapshot
 from furymesh.core.bitfield import mask_of
 from furymesh.core.errors import DamagedResumeDataError, UsageError
+from furymesh.core.geometry import MAX_STREAM_SIZE
 from furymesh.core.ids import FileId
 from furymesh.core.journal import RecordKind, RecordWriter
 from furymesh.core.snapshot import (
@@ -167,6 +169,7 @@ def test_the_forger_of_these_tests_can_make_a_good_one() -> None:
         ("name", "\ud800"),
         ("created_at", -1),
         ("created_at", True),
+        ("created_at", 2**40),
         ("created_at", 10**400),
         ("created_at", float("nan")),
         ("size", -1),
@@ -185,6 +188,14 @@ def test_the_forger_of_these_tests_can_make_a_good_one() -> None:
 def test_metadata_of_the_wrong_kind_is_refused(name: str, value: object) -> None:
     with pytest.raises(DamagedResumeDataError):
         recover(forge(fields() | {name: value}), BOOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 0), ("size", MAX_STREAM_SIZE), ("part_inode", 2**64 - 1), ("created_at", 2**40 - 1)],
+)
+def test_metadata_at_its_limits_is_read(name: str, value: int) -> None:
+    assert getattr(recover(forge(fields() | {name: value}), BOOT).meta, name) == value
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ResumeMeta)])
@@ -220,6 +231,15 @@ def test_spare_bits_of_a_bitmap_are_damage() -> None:
 def test_metadata_that_would_not_be_read_again_is_not_written() -> None:
     with pytest.raises(UsageError, match="fewer"):
         encode(meta=dataclasses.replace(META, peers=("x" * 100,) * 11_000))
+
+
+def test_metadata_of_the_greatest_size_is_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = int.from_bytes(encode()[36:40], "big")
+    monkeypatch.setattr(snapshot, "MAX_METADATA", size)
+    assert recover(encode(), BOOT).meta == META
+    monkeypatch.setattr(snapshot, "MAX_METADATA", size - 1)
+    with pytest.raises(UsageError, match="fewer"):
+        encode()
 
 
 def test_the_key_and_the_header_are_not_shown() -> None:

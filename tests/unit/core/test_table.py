@@ -60,13 +60,16 @@ def test_nothing_is_a_table_too() -> None:
 
 
 def test_refuses_to_write_what_nobody_would_read() -> None:
-    for paths in (["../a"], ["\udcff"], ["a", "A"]):
+    for paths in (["../a"], ["\udcff"], ["a", "A"], ["a", "a"]):
         with pytest.raises(InvalidManifestError):
-            encode_table(Entry(path, EntryKind.FILE, 1) for path in paths)
+            encode_table(Entry(path, EntryKind.FILE, size) for size, path in enumerate(paths))
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = encode_table(Entry(name, EntryKind.FILE, 1) for name in "abc")
+    raw = encode_table(Entry(name, EntryKind.FILE, MAX_STREAM_SIZE) for name in "abc")
+    monkeypatch.setattr(table, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(table, "MAX_TABLE_SIZE", len(raw))
+    assert len(decode_table(raw)) == 3
     monkeypatch.setattr(table, "MAX_ENTRIES", 2)
     with pytest.raises(InvalidManifestError, match="at most 2 files"):
         decode_table(raw)
