@@ -103,6 +103,7 @@ def test_a_man_in_the_middle_cannot_pass_an_identity_on() -> None:
 def test_framing() -> None:
     assert frame_message(b"abc") == b"\x00\x03abc"
     assert message_size(b"\x00\x03") == 3
+    assert message_size(frame_message(b"a")[:2]) == 1
     assert message_size(frame_message(bytes(MAX_MESSAGE))[:2]) == MAX_MESSAGE
 
 

@@ -314,7 +314,9 @@ def test_messages_have_a_limit() -> None:
         make(False).read_message(bytes(MAX_MESSAGE + 1))
     with pytest.raises(IllegalStateError, match=str(MAX_MESSAGE)):
         make(True).write_message(bytes(MAX_MESSAGE - 31))
-    assert len(make(True).write_message(bytes(MAX_MESSAGE - 32))) == MAX_MESSAGE
+    longest = make(True).write_message(bytes(MAX_MESSAGE - 32))
+    assert len(longest) == MAX_MESSAGE
+    assert make(False).read_message(longest) == bytes(MAX_MESSAGE - 32)
 
 
 def test_a_pre_shared_key_has_32_bytes() -> None:

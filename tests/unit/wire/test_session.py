@@ -219,6 +219,7 @@ def test_messages_about_the_link_while_open(standing: Standing, kind: type[m.Mes
 )
 def test_before_hello_and_after_goodbye(message: m.Message) -> None:
     fresh = Session(initiator=True, handshake_hash=HASH)
+    assert fresh.version == 0
     expected = Fate.HEARD if isinstance(message, m.Hello | m.Goodbye) else Fate.ERROR
     assert fate_of(fresh, codec.encode(message)) is expected
     for standing in (Standing.UNKNOWN, Standing.LIVE):
@@ -437,6 +438,80 @@ def test_a_join_cannot_claim_leaves_that_were_not_sent() -> None:
         put(Standing.LIVE).received(codec.encode(m.Join(2, bytes(32), bytes(32), 1)))
 
 
+def test_a_join_made_after_our_leave_was_read_holds() -> None:
+    """Also where that Leave has no answer yet, as their number came after it."""
+    ours = put(Standing.OURS_ONLY)
+    ours.leave(FILE, DONE)
+    proof = access_proof(FILE, HASH, initiator=False)
+    join = ours.received(codec.encode(m.Join(1, discovery_tag(FILE), proof, 1)))
+    assert isinstance(join, m.Join)
+    assert ours.proves(join, FILE)
+    with pytest.raises(ProtocolError, match="Leaves"):
+        ours.received(codec.encode(m.Join(2, discovery_tag(FILE), proof, 2)))
+
+
+def test_a_join_made_before_our_leave_holds_once_what_we_left_was_refused() -> None:
+    ours = put(Standing.OURS_ONLY)
+    ours.join(OTHER)
+    ours.leave(OTHER, DONE)
+    ours.leave(FILE, DONE)
+    for number in (1, 2):
+        refuse = ours.received(codec.encode(m.Refuse(number, m.Reason.NOT_FOUND)))
+        assert isinstance(refuse, m.Refuse)
+        assert ours.refused(refuse) is None
+    proof = access_proof(FILE, HASH, initiator=False)
+    join = ours.received(codec.encode(m.Join(1, discovery_tag(FILE), proof, 0)))
+    assert isinstance(join, m.Join)
+    assert ours.proves(join, FILE)
+
+
+def test_joins_that_one_leave_has_overtaken_end_one_by_one() -> None:
+    ours = put(Standing.OURS_ONLY)
+    ours.leave(FILE, DONE)
+    proof = access_proof(FILE, HASH, initiator=False)
+    for number in (1, 2):
+        join = ours.received(codec.encode(m.Join(number, discovery_tag(FILE), proof, 0)))
+        assert isinstance(join, m.Join)
+        assert not ours.proves(join, FILE)
+    for number in (1, 2):
+        assert fate_of(ours, codec.encode(m.Leave(number, DONE))) is Fate.SKIPPED
+    # Their first Leave was the answer, so the next Join is overtaken by nothing.
+    later = ours.received(codec.encode(m.Join(3, discovery_tag(FILE), proof, 0)))
+    assert isinstance(later, m.Join)
+    assert ours.proves(later, FILE)
+
+
+def test_only_the_first_leave_after_theirs_is_the_answer_to_it() -> None:
+    ours = put(Standing.THEY_LEFT)
+    ours.leave(FILE, DONE)  # the answer
+    ours.join(FILE)
+    ours.leave(FILE, DONE)  # nobody's answer
+    proof = access_proof(FILE, HASH, initiator=False)
+    join = ours.received(codec.encode(m.Join(2, discovery_tag(FILE), proof, 1)))
+    assert isinstance(join, m.Join)
+    assert not ours.proves(join, FILE)
+
+
+def test_leaving_what_they_never_joined_leaves_other_shares_live() -> None:
+    ours = put(Standing.LIVE)
+    ours.join(OTHER)
+    ours.leave(OTHER, DONE)
+    assert ours.live(FILE)
+
+
+def test_a_join_tells_how_many_leaves_were_read() -> None:
+    ours = put(Standing.THEY_LEFT)
+    ours.leave(FILE, DONE)
+    proof = access_proof(FILE, HASH, initiator=False)
+    join = ours.received(codec.encode(m.Join(2, discovery_tag(FILE), proof)))
+    assert isinstance(join, m.Join)
+    ours.accept(join, FILE)
+    leave = ours.received(codec.encode(m.Leave(2, DONE)))
+    assert isinstance(leave, m.Leave)
+    ours.left(leave)
+    assert ours.join(FILE).leaves == 2
+
+
 def test_leaving_before_the_refusal_is_known() -> None:
     pair = Pair()
     pair.a.join()
@@ -521,13 +596,13 @@ def test_too_many_live_shares() -> None:
 
 
 def test_too_many_refused_joins() -> None:
-    ours = put(Standing.UNKNOWN)
+    ours = put(Standing.LIVE)  # which does not count as refused
     for index in range(session.MAX_REFUSED):
-        ours.received(codec.encode(m.Join(index + 1, bytes(32), bytes(32))))
-    raw = codec.encode(m.Join(session.MAX_REFUSED + 1, bytes(32), bytes(32)))
+        ours.received(codec.encode(m.Join(index + 2, bytes(32), bytes(32))))
+    raw = codec.encode(m.Join(session.MAX_REFUSED + 2, bytes(32), bytes(32)))
     with pytest.raises(ProtocolError, match="too many"):
         ours.received(raw)
-    assert fate_of(ours, codec.encode(m.Leave(1, DONE))) is Fate.SKIPPED
+    assert fate_of(ours, codec.encode(m.Leave(2, DONE))) is Fate.SKIPPED
     ours.received(raw)
 
 
@@ -571,7 +646,7 @@ def test_no_control_message_is_read_before_the_payload_is_in() -> None:
 
 
 def test_data_for_a_share_we_left_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_VOID_BYTES", 2500)
+    monkeypatch.setattr(session, "MAX_VOID_BYTES", 2000)
     ours = put(Standing.WE_LEFT)
     for _ in range(2):
         data = ours.received(codec.encode(m.Data(1, 0, 0, 1000)))
