@@ -36,8 +36,6 @@ def move_part(old: Path, part: Path, file_id: FileId) -> None:
                 raise
         else:
             return
-        if old.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         copy = copy_path(part, file_id)
         _create(copy, folder=old.is_dir())
         try:
@@ -79,15 +77,20 @@ def _create(path: Path, *, folder: bool) -> None:
 
 
 def _copy(old: Path, copy: Path) -> None:
-    """Copy a file or folder, durable but for its own name."""
-    if not old.is_dir():
+    """Copy a file or folder into the empty one at `copy`, durable but for its own name.
+
+    `shutil.copytree` would turn a full disk into a list of messages.
+    """
+    if old.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if old.is_dir():
+        for path in old.iterdir():
+            below = copy / path.name
+            _create(below, folder=path.is_dir())
+            _copy(path, below)
+    else:
         shutil.copyfile(old, copy, follow_symlinks=False)
-        _sync(copy)
-        return
-    shutil.copytree(old, copy, symlinks=True, dirs_exist_ok=True)
-    for root, _, names in os.walk(copy, topdown=False):
-        for path in (*(Path(root, name) for name in names), Path(root)):
-            _sync(path)
+    _sync(copy)
 
 
 def _remove(path: Path) -> None:

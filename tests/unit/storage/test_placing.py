@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from furymesh.core.errors import DiskFullError
+from furymesh.core.errors import DiskFullError, EnvironmentFault
 from furymesh.core.ids import FileId
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.storage.lock import lock_open_file
@@ -127,3 +127,36 @@ def open_and_locked(path: Path) -> Iterator[None]:
     lock_open_file(fd, path, what="used")
     yield
     os.close(fd)
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_full_disk_is_told_as_such_and_the_part_stays(
+    small_disk: Path, tmp_path: Path, folder: bool
+) -> None:
+    old = part_path(tmp_path / "film", FILE_ID)
+    content = old
+    if folder:
+        old.mkdir()
+        content = old / "a"
+    content.write_bytes(bytes(100 * 1024))
+    with pytest.raises(DiskFullError, match=r"move the part to .*: the disk is full"):
+        place_part(small_disk / "film", FILE_ID, stored(old))
+    assert content.stat().st_size == 100 * 1024
+    assert not part_path(small_disk / "film", FILE_ID).exists()
+
+
+def test_what_a_link_inside_a_part_leads_to_is_not_copied(
+    disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, final = disks
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "a").write_bytes(b"not part of it")
+    old.mkdir()
+    (old / "b").symlink_to(tmp_path / "secrets")
+    for target in ("secrets", "secrets/a"):
+        (old / "b").unlink()
+        (old / "b").symlink_to(tmp_path / target)
+        with pytest.raises(EnvironmentFault, match="links"):
+            place_part(final, FILE_ID, stored(old))
+        assert (old / "b").is_symlink()
+        assert not part_path(final, FILE_ID).exists()
