@@ -13,6 +13,7 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.manifest import Manifest
 from furymesh.storage.check import Check, sha256_of_file
+from tests.waiting import TIMEOUT, block_until
 
 CHUNK = 16 * 1024
 DATA = Random(3).randbytes(20 * CHUNK + 5)
@@ -81,6 +82,41 @@ def test_disk_that_cannot_be_read_ends_it() -> None:
     with pytest.raises(EnvironmentFault, match="broken"):
         Check(manifest_of(DATA), (1 << COUNT) - 1, read).run()
     assert threading.active_count() < 10
+
+
+def test_two_chunks_are_read_at_once_and_never_more() -> None:
+    """Each has a buffer of its own; a third would cost memory and win nothing."""
+    everything = (1 << COUNT) - 1
+    both = threading.Barrier(2, timeout=TIMEOUT)
+    readers: set[threading.Thread] = set()
+
+    def read(chunk: int, view: memoryview) -> int:
+        readers.add(threading.current_thread())
+        if chunk < 2:
+            both.wait()
+        return int(reader(DATA)(chunk, view))
+
+    assert Check(manifest_of(DATA), everything, read).run() == everything
+    assert len(readers) == 2
+    # None of them keeps a process alive that was told to end.
+    assert all(thread.daemon for thread in readers - {threading.current_thread()})
+
+
+def test_a_broken_disk_stops_the_other_thread_too() -> None:
+    seen: list[int] = []
+
+    def read(chunk: int, view: memoryview) -> int:
+        seen.append(chunk)
+        if chunk == 0:
+            block_until(lambda: 1 in seen)
+            raise EnvironmentFault("the disk is broken")
+        block_until(lambda: check.stop)
+        return int(reader(DATA)(chunk, view))
+
+    check = Check(manifest_of(DATA), (1 << COUNT) - 1, read)
+    with pytest.raises(EnvironmentFault):
+        check.run()
+    assert sorted(seen) == [0, 1]
 
 
 def test_sha256(tmp_path: Path) -> None:

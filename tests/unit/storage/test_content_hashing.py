@@ -11,6 +11,7 @@ from furymesh.core.layout import Layout
 from furymesh.core.sealing import Sealer, cipher_size
 from furymesh.storage.content import Content
 from furymesh.storage.hashing import HashingStopped, hash_content
+from tests.waiting import TIMEOUT
 
 CHUNK = 16 * 1024
 
@@ -62,6 +63,29 @@ def test_callbacks_run_in_the_callers_thread(tmp_path: Path) -> None:
 
     hash_content(content, content.geometry, HashAlgorithm.BLAKE3, note, note)
     assert seen == {threading.current_thread()}
+    content.close()
+
+
+def test_progress_is_told_while_a_chunk_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = content_of(tmp_path, bytes(CHUNK))
+    told = threading.Event()
+    read_chunk_into = content.read_chunk_into
+    workers: list[threading.Thread] = []
+
+    def read(chunk: int, view: memoryview) -> int:
+        workers.append(threading.current_thread())
+        assert hash_threads() != []  # the tests that want none afterwards know them by name
+        assert told.wait(TIMEOUT)
+        return read_chunk_into(chunk, view)
+
+    monkeypatch.setattr(content, "read_chunk_into", read)
+    hash_content(
+        content, content.geometry, HashAlgorithm.BLAKE3, lambda _: told.set(), lambda: False
+    )
+    # It keeps no process alive that was told to end.
+    assert all(worker.daemon for worker in workers)
     content.close()
 
 

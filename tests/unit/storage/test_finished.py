@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -122,6 +123,42 @@ def test_missing_files_of_a_folder_read_as_bad(catalog: Catalog, tmp_path: Path)
     (folder / "b").unlink()
     good = good_chunks(FinishedReader(folder, made.manifest, None), made)
     assert good == 0b1111
+    with closing(FinishedReader(folder, made.manifest, None)) as reader:
+        assert reader.read(7, memoryview(bytearray(CHUNK))) == 0
+
+
+def test_what_digests_cannot_see_of_a_file_is_listed(catalog: Catalog, file: Path) -> None:
+    made = share(file, catalog)
+    with closing(FinishedReader(file, made.manifest, None)) as reader:
+        assert reader.misfits() == ()
+        with file.open("ab") as out:
+            out.write(b"more")
+        assert reader.misfits() == (f"film.mkv: {len(DATA) + 4} bytes instead of {len(DATA)}",)
+        file.unlink()
+        assert reader.misfits() == ("film.mkv: missing",)
+
+
+def test_what_digests_cannot_see_of_a_folder_is_listed(catalog: Catalog, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for empty in ("kept", "lost", "sub"):
+        (folder / empty).mkdir(parents=True)
+    for name in ("a", "long", "gone", "sub/b", "z"):
+        (folder / name).write_bytes(b"123")
+    made = share(folder, catalog)
+    with closing(FinishedReader(folder, made.manifest, None)) as reader:
+        assert reader.misfits() == ()
+        (folder / "long").write_bytes(b"1234")
+        (folder / "gone").unlink()
+        (folder / "lost").rmdir()
+        (folder / "sub" / "new\n").touch()
+        (folder / "new").touch()
+        assert sorted(reader.misfits()) == [
+            "gone: missing",
+            "long: 4 bytes instead of 3",
+            "lost: missing",
+            "new: not part of the share",
+            "sub/new\\n: not part of the share",
+        ]
 
 
 def test_adopting_shares_without_hashing(catalog: Catalog, file: Path, tmp_path: Path) -> None:
@@ -136,3 +173,9 @@ def test_adopting_shares_without_hashing(catalog: Catalog, file: Path, tmp_path:
     entry = adopt(other, made.file_id, copy, None)
     assert other.get(made.file_id) == entry
     assert (entry.name, entry.size, entry.executable) == ("copy.mkv", len(DATA), True)
+    assert not entry.private
+
+
+def test_adopting_keeps_the_key(catalog: Catalog, file: Path) -> None:
+    made = share(file, catalog, KEY)
+    assert adopt(catalog, made.file_id, file, KEY).key == KEY

@@ -14,8 +14,9 @@ from furymesh.core.errors import DiskFullError, EnvironmentFault
 from furymesh.core.ids import FileId
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.storage.lock import lock_open_file
+from furymesh.storage.order import Order, Settings
 from furymesh.storage.part_names import part_path
-from furymesh.storage.placing import place_part
+from furymesh.storage.placing import final_path, place_part
 
 FILE_ID = FileId(b"\x11" * 32)
 
@@ -41,6 +42,36 @@ def stored(part: Path) -> ResumeMeta:
     return ResumeMeta(FILE_ID, "film", str(part.parent / "film"), str(part), 0.0)
 
 
+def test_part_that_is_in_place_is_not_replaced_by_another(tmp_path: Path) -> None:
+    part = part_path(tmp_path / "film", FILE_ID)
+    part.write_bytes(b"in place")
+    old = part_path(tmp_path / "old", FILE_ID)
+    old.write_bytes(b"another")
+    assert place_part(tmp_path / "film", FILE_ID, stored(old)) == part
+    assert part.read_bytes() == b"in place"
+    assert old.read_bytes() == b"another"
+
+
+@pytest.mark.parametrize(
+    ("known", "hint", "sealed", "name"),
+    [
+        (None, "clip", False, "clip"),
+        (None, "clip", True, "clip.sealed"),
+        (None, "../", False, "1" * 16),
+        ("film", "clip", False, "film"),
+        ("nul\0/film", "clip", False, "film"),
+    ],
+)
+def test_the_name_is_the_best_there_is(
+    tmp_path: Path, known: str | None, hint: str, sealed: bool, name: str
+) -> None:
+    """`known`: a path in resume data, where nothing lies."""
+    meta = None if known is None else stored(tmp_path / known)
+    settings = Settings(tmp_path, tmp_path, tmp_path / "downloads")
+    path = final_path(Order(FILE_ID), settings, meta, hint, sealed=sealed)
+    assert path == tmp_path / "downloads" / name
+
+
 def test_copy_is_on_the_disk_before_it_has_the_name(
     disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,11 +95,15 @@ def test_copy_is_on_the_disk_before_it_has_the_name(
     assert os.listdir(final.parent) == [new.name]
 
 
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_copy_that_fails_leaves_nothing_and_is_made_again(
-    disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    disks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, folder: bool
 ) -> None:
     old, final = disks
-    old.write_bytes(b"content")
+    name = "a" if folder else "."
+    if folder:
+        old.mkdir()
+    (old / name).write_bytes(b"content")
 
     def no_sync(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -77,10 +112,10 @@ def test_copy_that_fails_leaves_nothing_and_is_made_again(
         failing.setattr(os, "fsync", no_sync)
         with pytest.raises(DiskFullError):
             place_part(final, FILE_ID, stored(old))
-    assert old.read_bytes() == b"content"
+    assert (old / name).read_bytes() == b"content"
     assert os.listdir(final.parent) == [], "a full disk stays full of what is of no use"
     part = place_part(final, FILE_ID, stored(old))
-    assert part.read_bytes() == b"content"
+    assert (part / name).read_bytes() == b"content"
     assert os.listdir(final.parent) == [part.name]
     assert not old.exists()
 

@@ -189,6 +189,7 @@ def test_forged_resume_data_moves_nothing_that_is_not_ours(
     precious = tmp_path / "precious"
     precious.write_text("mine")
     first.resume.update_meta(part=str(precious))
+    first.part.path.unlink()  # or the one that is there would be taken whatever is claimed
     first.close()
     second, _, _ = opened(settings)
     second.close()
@@ -230,6 +231,37 @@ def test_sealed_share(settings: Settings, key: bytes | None) -> None:
     (summary,) = list_all(settings.resume_dir)
     assert isinstance(summary, Summary)
     assert summary.meta.key == key
+
+
+def test_sealed_share_killed_after_the_rename_is_taken_back(settings: Settings) -> None:
+    manifest = sealed_manifest()
+    geometry = manifest.header.geometry
+
+    def start() -> tuple[Workspace, int]:
+        workspace = Workspace(Order(manifest.file_id, "film.bin", key=KEY), settings)
+        workspace.lock()
+        workspace.recall()
+        workspace.remember_header(manifest)
+        for page in range(manifest.header.page_count):
+            workspace.remember_page(page)
+        good, _ = workspace.open("", ())
+        return workspace, good
+
+    first, _ = start()
+    assert first.resume is not None
+    plain = CHUNK - 28
+    for chunk in chunks_of(geometry.all_chunks):
+        sealed = Sealer(KEY).seal(chunk, DATA[chunk * plain : (chunk + 1) * plain])
+        first.part.write_chunk(chunk, memoryview(sealed))
+        first.resume.add(chunk)
+    first.part.sync()
+    part = first.part.path
+    first.close()
+    part.rename(settings.download_dir / "film.bin")
+    second, good = start()
+    assert good == geometry.all_chunks
+    assert second.publish().read_bytes() == DATA
+    second.close()
 
 
 def test_wrong_key_is_told_before_anything_is_written(settings: Settings) -> None:

@@ -257,6 +257,49 @@ def test_killed_after_publishing_a_folder_to_the_output_asked_for(settings: Sett
     assert sorted(os.listdir(final)) == ["a", "b"]
 
 
+def test_a_result_is_not_taken_back_where_not_every_chunk_was_recorded(settings: Settings) -> None:
+    first, _, _ = start(settings)
+    fill(first, ALL & ~0b1)
+    first.part.write_chunk(0, DATA[:CHUNK])
+    part = first.part.path
+    first.close()
+    final = settings.download_dir / "film.bin"
+    part.rename(final)
+    second, good, _ = start(settings)
+    assert good == 0
+    assert final.read_bytes() == DATA
+    second.close()
+
+
+def test_a_folder_with_the_inode_of_our_file_is_not_taken_for_it(settings: Settings) -> None:
+    first, _, _ = start(settings)
+    fill(first)
+    final = settings.download_dir / "film.bin"
+    final.mkdir()
+    (final / "mine").write_bytes(b"precious")
+    assert first.resume is not None
+    first.resume.update_meta(part_inode=final.stat().st_ino)
+    first.part.path.unlink()
+    first.close()
+    second, good, _ = start(settings)
+    assert good == 0
+    assert (final / "mine").read_bytes() == b"precious"
+    second.close()
+
+
+def test_a_result_that_was_moved_away_before_the_resume_data_went_is_fetched_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    first, _, _ = start(settings)
+    fill(first)
+    first.part.path.rename(tmp_path / "mine now")
+    first.close()
+    second, good, _ = start(settings)
+    assert good == 0
+    assert "is gone" in second.notes[0]
+    second.close()
+
+
 def test_part_itself_is_never_removed(settings: Settings) -> None:
     """The final name holds a whole copy, and the part is one too."""
     first, _, _ = start(settings)
