@@ -74,6 +74,16 @@ def test_among_the_equally_poor_who_waits_longest_is_served_first() -> None:
     assert job.peer == "a", "a chunk more or less is no difference"
 
 
+def test_who_refuses_what_it_is_sent_is_passed_over_and_keeps_its_place() -> None:
+    uploads = make("a", "b")
+    uploads.request(0.0, SHARE, "a", 0)
+    assert uploads.next_job(refusing={"a"}) is None
+    uploads.request(1.0, SHARE, "b", 1)
+    assert uploads.next_job(refusing={"a"}) == Job("b", SHARE, 1)
+    assert uploads.next_job() == Job("a", SHARE, 0)
+    uploads.check()
+
+
 def busy_shares(slots: int, crowd: int) -> Uploads:
     """A crowd asks for one share, and one rich peer for another, all for many chunks."""
     everything = (1 << 200) - 1
