@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from tests.bench.peer import Download, Loopback
 from tests.bench.process import BenchError, Crew
 
 HERTZ = 997  # samples a second of CPU time; a prime keeps out of step with timers
-SETTLE = 1.0  # seconds until perf has attached
 # What a sample in the kernel was asked for, by the system call at the bottom of it.
 CALLS = (
     (re.compile("recvfrom|recvmsg"), "receive"),
@@ -93,14 +92,31 @@ def summary(samples: Iterable[Sample]) -> Counter[str]:
     return total
 
 
-def record(pid: int, into: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def recorder(pid: int, into: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A perf that samples the process already. Raises BenchError if it cannot."""
+    ours, its = socket.socketpair()
     argv = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-g"]
-    return subprocess.Popen([*argv, "-o", str(into), "-p", str(pid)], stderr=subprocess.DEVNULL)
+    argv += ["-o", str(into), "-p", str(pid), "--control", f"fd:{its.fileno()},{its.fileno()}"]
+    with ours:  # until the end: without it perf gives up
+        with its:
+            perf = subprocess.Popen(argv, pass_fds=[its.fileno()], stderr=subprocess.DEVNULL)
+        try:
+            answer = b""
+            with suppress(OSError):
+                ours.sendall(b"ping\n")  # answered once it has begun
+                answer = ours.recv(len(b"ack\n"))
+            if not answer:
+                raise BenchError(f"perf ended with {perf.wait()} before it saw anything")
+            yield perf
+        finally:
+            perf.kill()
+            perf.wait()
 
 
-def sampled(recorder: subprocess.Popen[bytes], data: Path) -> Counter[str]:
-    recorder.terminate()
-    recorder.wait(30)
+def sampled(perf: subprocess.Popen[bytes], data: Path) -> Counter[str]:
+    perf.terminate()
+    perf.wait(30)
     argv = ["perf", "script", "-i", str(data), "-F", "tid,ip,sym,dso"]
     script = subprocess.run(argv, capture_output=True, text=True, check=False)
     if not script.stdout:
@@ -121,8 +137,7 @@ def one_download(bytes_: int, seeds: int, work: Path) -> tuple[Counter[str], Cou
         leecher = peer.leech(crew, Download(Loopback(), addresses, work / "leecher"))
         data = [work / f"{number}.perf" for number in range(seeds + 1)]
         pids = [*(seed.child.pid for seed in serving), leecher.child.pid]
-        recorders = [record(pid, into) for pid, into in zip(pids, data, strict=True)]
-        time.sleep(SETTLE)
+        recorders = [stack.enter_context(recorder(*each)) for each in zip(pids, data, strict=True)]
         start = leecher.go()
         finish = leecher.finish(FINISH_TIMEOUT)
         ends = [sampled(*pair) for pair in zip(recorders, data, strict=True)]
