@@ -22,6 +22,7 @@ import tabulate
 from tests.bench import conditions, loopback, shaped, single
 from tests.bench.measure import Options, Outcome
 from tests.bench.process import BenchError, cpu_busy
+from tests.waiting import looks
 
 PEERS = ("furymesh", "libtorrent", "libtorrent-super", "libtorrent-bulk", "aria2", "rsync", "floor")
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -91,9 +92,7 @@ def describe(options: Options, busy: float) -> dict[str, object]:
 
 def busy_now() -> float:
     """Share of the machine's CPU in use before anything is measured, over one second."""
-    busy, total = cpu_busy()
-    time.sleep(1.0)
-    later, after = cpu_busy()
+    (busy, total), *_, (later, after) = [cpu_busy() for _ in looks(1.0, 1.0)]
     return (later - busy) / max(after - total, 0.01)
 
 

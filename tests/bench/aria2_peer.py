@@ -19,6 +19,7 @@ from tests.bench.data import Source
 from tests.bench.libtorrent_peer import make_torrent
 from tests.bench.peer import READY_TIMEOUT, Download, Finish, Leecher, Place, Seed
 from tests.bench.process import BenchError, Child, Crew
+from tests.waiting import BLOCKING_LOOK_SECONDS, looks
 
 COMMON = (
     "aria2c",
@@ -44,11 +45,9 @@ def free_port(address: str) -> int:
 
 def await_port(child: Child, address: str, port: int) -> None:
     """Return once somebody listens there. Raises BenchError after READY_TIMEOUT."""
-    deadline = time.monotonic() + READY_TIMEOUT
-    while time.monotonic() < deadline:
+    for _ in looks(BLOCKING_LOOK_SECONDS, READY_TIMEOUT):
         with suppress(OSError), socket.create_connection((address, port), 1):
             return
-        time.sleep(0.02)
     raise child.error(f"never listened on {address}:{port}")
 
 

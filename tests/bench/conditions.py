@@ -8,7 +8,6 @@ is one TCP stream of iperf3 over the same road, under the same loss, just before
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tests.bench.process import Crew, cpu_busy
 from tests.bench.shaped import MAX_BUSY, PATIENCE, need_lab
 from tests.bench.single import content
 from tests.netns.lab import Host, Lab, Shape, mbit
+from tests.waiting import looks
 
 LOOK = 0.02  # seconds between looks at what is stored: far below any pause that matters
 STORED = 64 * 1024  # bytes; a chunk is more, what else is written (journal, JSON) is less
@@ -78,14 +78,15 @@ def transfer(source: Source, host: Host, sink: Host, work: Path, limit: float) -
         pid = leecher.child.pid
         opened, base, busy = _opened(pid), _written(pid), cpu_busy()
         stored, last = [(0.0, 0)], base
-        start = leecher.go()
-        while stored[-1][1] < source.size:
-            time.sleep(LOOK)
-            at, written = time.monotonic() - start, _written(pid)
+        leecher.go()
+        for at in looks(LOOK):
+            written = _written(pid)
             size = min(written - base, source.size)
             if written - last >= STORED or size == source.size:
                 stored.append((at, size))
                 last = written
+            if size == source.size:
+                break
             if at > limit:
                 raise leecher.child.error(f"stored {stored[-1][1]} bytes in {limit:.0f} s")
         used = [now - then for now, then in zip(cpu_busy(), busy, strict=True)]

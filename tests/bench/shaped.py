@@ -25,6 +25,7 @@ from tests.bench.peer import LAB_PORT, Download, LabHost, Peer
 from tests.bench.process import BenchError, Child, Crew, cpu_busy
 from tests.bench.single import content
 from tests.netns.lab import Host, Lab, Shape, Traffic, mbit, why_not
+from tests.waiting import looks
 
 MAX_BUSY = 0.60  # share of the machine's CPU above which a run says nothing about the protocol
 PATIENCE = 6.0  # × the bound, and a minute: beyond that a swarm has failed
@@ -276,6 +277,7 @@ def frozen_source(options: Options) -> list[Outcome]:
     peers = programs(options)
     prepared: set[str] = set()
     sources = 4
+    limit = PATIENCE * size / (mbit(50) / 8) + 60
 
     def once_in(lab: Lab, name: str) -> tuple[Run, Run]:
         victim = lab.hosts[sources - 1]
@@ -283,15 +285,13 @@ def frozen_source(options: Options) -> list[Outcome]:
 
         def freeze(serving: Sequence[Child], sink: Host) -> None:
             start, before = sink.received(), victim.sent()
-            deadline = time.monotonic() + PATIENCE * size / (mbit(50) / 8)
-            while (arrived := (sink.received() - start).payload) < 0.99 * size:
-                if time.monotonic() > deadline:
+            for _ in looks(POLL, limit):
+                arrived = (sink.received() - start).payload
+                if arrived >= 0.99 * size:
+                    serving[-1].signal(signal.SIGSTOP)
+                    seen.append((size - arrived, before, victim.sent()))
                     return
-                time.sleep(POLL)
-            serving[-1].signal(signal.SIGSTOP)
-            seen.append((size - arrived, before, victim.sent()))
 
-        limit = PATIENCE * size / (mbit(50) / 8) + 60
         calm = swarm(peers[name], source, lab, sources, limit, work / name)
         stopped = swarm(peers[name], source, lab, sources, limit, work / name, freeze)
         if not seen:

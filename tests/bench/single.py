@@ -20,9 +20,10 @@ from tests.bench.data import Source, free_memory, make_source
 from tests.bench.furymesh_peer import CLI, ENVIRONMENT, GATE, SHARE_TIMEOUT, Furymesh, home
 from tests.bench.libtorrent_peer import Libtorrent, make_torrent
 from tests.bench.measure import FINISH_TIMEOUT, Options, Outcome, alternate
-from tests.bench.peer import READY_TIMEOUT, Download, Loopback, Peer, Seed
+from tests.bench.peer import READY_TIMEOUT, Download, Loopback, Peer
 from tests.bench.process import BenchError, Child, Crew
 from tests.netns.relay import DelayLine
+from tests.waiting import looks
 
 RESUME_FACTOR = 5  # × --size: 10 GiB by default
 WHOLE_CHUNKS = 4 * 2**20  # bytes; the largest default chunk, so no short one blurs the count
@@ -31,6 +32,7 @@ FIRST_DATA = 256 * 1024  # bytes from the seed: more than handshakes, so chunks 
 LINKS = 32
 LINK_RATE = 4_000_000  # bytes a second for each of the 32: all of them busy, none finishes
 LINK_SECONDS = 10.0
+LOOK_SECONDS = 0.5  # between looks at its memory, whose peak is remembered
 START_RUNS = 10  # starts a round; one alone is all noise
 READ_SIZE = 1 << 20
 
@@ -200,7 +202,8 @@ def memory(options: Options) -> list[Outcome]:
             ]
             for leecher in waiting:
                 leecher.go()
-            _hold(seed, LINK_SECONDS)
+            for _ in looks(LOOK_SECONDS, LINK_SECONDS):
+                seed.child.sample()
             idle = [number for number in range(LINKS) if _held(into / str(number)) < LINK_RATE]
             if idle:
                 raise BenchError(f"void: {len(idle)} of {LINKS} links carried next to nothing")
@@ -215,13 +218,6 @@ def memory(options: Options) -> list[Outcome]:
 def _held(folder: Path) -> int:
     """Bytes on disk of the largest file in `folder`: the download itself, holes not counted."""
     return max((path.stat().st_blocks * 512 for path in folder.rglob("*")), default=0)
-
-
-def _hold(seed: Seed, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        time.sleep(0.5)
-        seed.child.sample()
 
 
 def start_time(options: Options) -> list[Outcome]:
