@@ -147,6 +147,14 @@ class Process:
         self.process.kill()
         self.process.wait(DEADLINE)
 
+    def ended_within(self, seconds: float) -> bool:
+        """Let it work for so long, unless it ends before."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def done(self, timeout: float = DEADLINE) -> Done:
         """Wait for the end."""
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,14 @@ class Started:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
+
+    def ended_within(self, seconds: float) -> bool:
+        """Let it work for so long, unless it ends before."""
+        process = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([process], [], [], seconds)[0])
+        finally:
+            os.close(process)
 
     def end(self) -> Ended:
         """Wait for the end."""

@@ -8,10 +8,8 @@ time server sets the clock of a machine.
 from __future__ import annotations
 
 import itertools
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +109,9 @@ def jump_while_running(
     jumps = itertools.cycle([*offsets, RIGHT])
     deadline = time.monotonic() + PATIENCE
     process.expect("started")
-    while process.process.poll() is None:
+    while not process.ended_within(JUMP_SECONDS):
         assert time.monotonic() < deadline, f"it hangs: {process.out[-500:]} {process.err}"
         clocks.set(mesh, next(jumps))
-        with suppress(subprocess.TimeoutExpired):
-            process.process.wait(JUMP_SECONDS)
     clocks.set(mesh, RIGHT)
     clocks.check(finished(process))
 

@@ -20,15 +20,15 @@ class Kernel:
 
 
 async def test_bytes_of_an_unfinished_record_are_heard(
-    autojump_clock: trio.testing.MockClock,
+    mock_clock: trio.testing.MockClock,
 ) -> None:
     kernel: Any = Kernel()
     nothing: Any = None
     reader = LinkReader(kernel, nothing, nothing, Buffers(), Traffic())
-    await trio.sleep(1)
+    mock_clock.jump(1)
     assert reader.heard_at == trio.current_time() - 1
     kernel.held = 1000
     seen = reader.heard_at
     assert seen == trio.current_time()
-    await trio.sleep(1)
+    mock_clock.jump(1)
     assert reader.heard_at == seen  # the same bytes, still waiting
