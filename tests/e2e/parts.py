@@ -1,14 +1,17 @@
-"""Unfinished downloads made by hand, with the product's own storage."""
+"""Unfinished downloads, made by hand and looked at, with the product's own storage."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from furymesh.core.bitfield import chunks_of
 from furymesh.core.ids import FileId
+from furymesh.core.manifest import Manifest
+from furymesh.storage.finished import FinishedReader
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part import PartStore
 from furymesh.storage.part_names import part_path
@@ -61,6 +64,27 @@ def keep_part(
         resume.close()
         store.close()
     return part
+
+
+def right_chunks(manifest: Manifest, chunks: int, read: Callable[[int, memoryview], int]) -> int:
+    """Those of the chunks (a mask) that are right as `read` finds them."""
+    view = memoryview(bytearray(manifest.header.geometry.chunk_size))
+    right = 0
+    for chunk in chunks_of(chunks):
+        size = read(chunk, view)
+        right |= manifest.matches(chunk, view[:size]) << chunk
+    return right
+
+
+def right_in(path: Path, manifest: Manifest, chunks: int) -> int:
+    """Those of the chunks (a mask) that are right in a part or a result, if it is there."""
+    if not os.path.lexists(path):
+        return 0
+    reader = FinishedReader(path, manifest, None)
+    try:
+        return right_chunks(manifest, chunks, reader.read)
+    finally:
+        reader.close()
 
 
 def resume_data(home: Path) -> Summary:

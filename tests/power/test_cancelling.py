@@ -17,18 +17,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from furymesh.core.bitfield import chunks_of, mask_of
+from furymesh.core.bitfield import mask_of
 from furymesh.core.link import Address, Link
 from furymesh.core.manifest import Manifest
 from furymesh.node import face
 from furymesh.node.config import Config
-from furymesh.storage.finished import FinishedReader
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part_names import part_path
 from furymesh.storage.resume import Summary, list_all, resume_path
 from furymesh.swarm.events import Result
 from tests.e2e.mesh import Mesh, write_blob
-from tests.e2e.parts import keep_part
+from tests.e2e.parts import keep_part, right_in
 from tests.waiting import until
 
 SEED = 2
@@ -112,7 +111,8 @@ class Trial:
         for summary in found:
             assert isinstance(summary, Summary), summary.reason
             part = part_path(self.final, self.link.file_id)
-            kept = self._right(self.final if self.final.exists() else part, summary.have)
+            lies = self.final if self.final.exists() else part
+            kept = right_in(lies, self.manifest, summary.have)
             assert kept == summary.have, "a chunk is believed in that is not there"
         if not self.final.exists() or found:
             result = await self._get()
@@ -124,18 +124,6 @@ class Trial:
 
     async def _get(self) -> Result:
         return await face.get(self.link, self.config, output=self.final, peers=self.peers)
-
-    def _right(self, path: Path, chunks: int) -> int:
-        if not chunks:
-            return 0
-        reader = FinishedReader(path, self.manifest, None)
-        view = memoryview(bytearray(CHUNK))
-        good = 0
-        for chunk in chunks_of(chunks):
-            size = reader.read(chunk, view)
-            good |= self.manifest.matches(chunk, view[:size]) << chunk
-        reader.close()
-        return good
 
 
 @pytest.fixture

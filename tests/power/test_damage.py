@@ -16,11 +16,7 @@ import pytest
 import trio
 
 from furymesh.core.bitfield import chunks_of, mask_of
-from furymesh.core.errors import (
-    AlreadyRunningError,
-    FuryMeshError,
-    LocalDataError,
-)
+from furymesh.core.errors import AlreadyRunningError, FuryMeshError, LocalDataError
 from furymesh.core.link import Address, Link
 from furymesh.net.identity import load_or_create
 from furymesh.node import face
@@ -35,7 +31,7 @@ from furymesh.storage.resume import ResumeData, resume_path
 from furymesh.storage.sharing import open_share
 from furymesh.storage.workspace import Workspace
 from tests.e2e.mesh import Mesh, write_blob
-from tests.e2e.parts import keep_part
+from tests.e2e.parts import keep_part, right_chunks
 
 SEED = 5
 CHUNK = 16 * 1024
@@ -164,11 +160,7 @@ def take_up(victim: Victim, what: str) -> None:
             assert workspace.manifest.header_bytes == manifest.header_bytes, what
         workspace.remember_header(manifest)
         good, doubtful = workspace.open("a hint", ())
-        view = memoryview(bytearray(CHUNK))
-        right = 0
-        for chunk in chunks_of(good | doubtful):
-            size = workspace.part.read_chunk_into(chunk, view)
-            right |= manifest.matches(chunk, view[:size]) << chunk
+        right = right_chunks(manifest, good | doubtful, workspace.part.read_chunk_into)
         assert good & ~right == 0, f"{what}: a chunk is believed in that is not there"
         assert KEPT & ~right == 0, f"{what}: a chunk is forgotten that was there"
     finally:

@@ -19,18 +19,17 @@ from random import Random
 import pytest
 import trio
 
-from furymesh.core.bitfield import chunks_of
 from furymesh.core.link import Address, Link
 from furymesh.core.manifest import Manifest
 from furymesh.node import face
 from furymesh.node.config import load_config
 from furymesh.node.runtime import open_runtime
 from furymesh.storage import resume, resume_reader
-from furymesh.storage.finished import FinishedReader
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part_names import part_path
 from furymesh.storage.resume import Damaged, list_all
 from tests.e2e.mesh import Mesh, write_blob
+from tests.e2e.parts import right_in
 from tests.power import trace
 from tests.power.disk import Contents, Recording, on_disk
 from tests.power.replay import Replay
@@ -126,19 +125,6 @@ class Survivor:
         self._manifest: Manifest = manifest
         self._whole = contents(setting.source)
 
-    def right(self, path: Path, chunks: int) -> int:
-        """Those of the chunks (a mask) that are right in a part or a result."""
-        if not os.path.lexists(path):
-            return 0
-        reader = FinishedReader(path, self._manifest, None)
-        view = memoryview(bytearray(CHUNK))
-        good = 0
-        for chunk in chunks_of(chunks):
-            size = reader.read(chunk, view)
-            good |= self._manifest.matches(chunk, view[:size]) << chunk
-        reader.close()
-        return good
-
     async def go_on(self) -> None:
         setting, geometry = self._setting, self._manifest.header.geometry
         final, part = setting.final, setting.part
@@ -152,9 +138,8 @@ class Survivor:
             assert not isinstance(summary, Damaged), summary.reason
             assert Path(summary.meta.part) == part
             lies = final if final.exists() else part
-            believed = self.right(lies, summary.have)
-            assert believed == summary.have, "a chunk is believed in that is not there"
-            kept = self.right(lies, summary.have | summary.doubtful)
+            kept = right_in(lies, self._manifest, summary.have | summary.doubtful)
+            assert summary.have & ~kept == 0, "a chunk is believed in that is not there"
         result = await face.get(setting.link, self._config, output=final, peers=self._peers)
         assert result.path == final
         assert contents(final) == self._whole
