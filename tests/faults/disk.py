@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from furymesh.core.ids import FileId
+from furymesh.node.face import Shared
 from furymesh.storage.resume import Summary, list_all
-from tests.e2e.mesh import CONFIG, Done, same
+from tests.e2e.mesh import CONFIG, Done, Mesh, RunningNode, same
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -222,6 +223,23 @@ class User:
             assert isinstance(summary, Summary), summary
         summaries = [s for s in found if isinstance(s, Summary) and s.meta.file_id == file_id]
         return summaries[0] if summaries else None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A node that shares one thing."""
+
+    node: RunningNode
+    source: Path
+    shared: Shared
+
+    @classmethod
+    def of(cls, mesh: Mesh, source: Path, chunk_size: int) -> Self:
+        shared = mesh.share("origin", source, chunk_size=chunk_size)
+        return cls(mesh.node("origin"), source, shared)
+
+    def get(self, user: User, *options: object) -> list[object]:
+        return user.get(self.shared.link.text, self.node.address, *options)
 
 
 def check_finished(user: User, source: Path) -> None:

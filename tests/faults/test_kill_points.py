@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -12,13 +11,13 @@ import pytest
 
 from furymesh.core.geometry import Geometry
 from furymesh.core.ids import FileId
-from furymesh.node.face import Shared
-from tests.e2e.mesh import Mesh, RunningNode, write_blob
+from tests.e2e.mesh import Mesh, write_blob
 from tests.e2e.parts import keep_part
 from tests.faults.disk import (
     SEED,
     Calls,
     Commands,
+    Origin,
     Outcome,
     Record,
     User,
@@ -34,18 +33,6 @@ LARGE_RATE = "40M"  # bytes a second, so that a download lasts longer than the p
 LONGEST = 0.16  # seconds until a kill
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A node that shares one thing."""
-
-    node: RunningNode
-    source: Path
-    shared: Shared
-
-    def get(self, user: User, *options: object) -> list[object]:
-        return user.get(self.shared.link.text, self.node.address, *options)
-
-
 @pytest.fixture(params=["file", "folder"])
 def origin(request: pytest.FixtureRequest, mesh: Mesh) -> Origin:
     source = mesh.root / "small"
@@ -57,8 +44,7 @@ def origin(request: pytest.FixtureRequest, mesh: Mesh) -> Origin:
         write_blob(source / "deep" / "one", 2 * CHUNK + 1, seed=SEED)
         write_blob(source / "two", CHUNK, seed=SEED + 1)
         (source / "zero").touch()
-    shared = mesh.share("origin", source, chunk_size=CHUNK)
-    return Origin(mesh.node("origin"), source, shared)
+    return Origin.of(mesh, source, CHUNK)
 
 
 def kill_at(faulty: Commands, origin: Origin, root: Path, number: int) -> tuple[bool, int]:
@@ -126,8 +112,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
 ) -> None:
     rng = Random(SEED)
     source = write_blob(tmp_path / "large", LARGE, seed=SEED)
-    shared = mesh.share("origin", source, chunk_size=LARGE_CHUNK)
-    origin = Origin(mesh.node("origin"), source, shared)
+    origin = Origin.of(mesh, source, LARGE_CHUNK)
     user, rounds, journaled, most = User(tmp_path / "user"), 0, 0, 0
     for number in range(kills):
         started = commands.start(user.files, origin.get(user, "--max-download", LARGE_RATE))
@@ -137,7 +122,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
         done = [event["chunks_done"] for event in started.events if event["event"] == "started"]
         if done:
             assert done[0] >= journaled, f"kill {number}: journaled chunks were forgotten"
-        journaled = _journaled(user, shared.file_id)
+        journaled = _journaled(user, origin.shared.file_id)
         most = max(most, journaled)
         if ended.killed and (not (user.files / source.name).exists() or journaled):
             continue
@@ -146,7 +131,7 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
         rounds, journaled = rounds + 1, 0
     last = commands.run(user.files, origin.get(user))
     assert last.done.code == 0, last.done
-    assert most > shared.chunks // 20, "hardly anything was journaled"
+    assert most > origin.shared.chunks // 20, "hardly anything was journaled"
     assert last.done.last["bytes_reused"] >= journaled * LARGE_CHUNK
     assert last.done.last["bytes_reused"] + last.done.last["bytes_fetched"] == LARGE
     check_finished(user, source)

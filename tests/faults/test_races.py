@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from tests.e2e.mesh import DEADLINE, Mesh, write_blob
-from tests.faults.disk import SEED, Commands, Record, Started, User, check_finished
+from tests.faults.disk import SEED, Commands, Origin, Record, Started, User, check_finished
 from tests.waiting import block_until
 
 SIZE = 4 * 1024 * 1024
@@ -34,15 +34,14 @@ def test_one_of_two_wins_and_the_other_names_it(
     commands: Commands, mesh: Mesh, tmp_path: Path, races: int, record_property: Record
 ) -> None:
     rng = Random(SEED)
-    source = write_blob(tmp_path / "film", SIZE, seed=SEED)
-    shared = mesh.share("origin", source, chunk_size=CHUNK)
-    node = mesh.node("origin")
+    origin = Origin.of(mesh, write_blob(tmp_path / "film", SIZE, seed=SEED), CHUNK)
+    shared = origin.shared
     limit = ("--max-download", RATE)
     user, journaled, seconds = User(tmp_path / "user"), 0, list[float]()
     for race in range(races):
         if journaled > shared.chunks // 2:  # before it is complete: another download
             user, journaled = User(tmp_path / f"user-{race}"), 0
-        get = user.get(shared.link.text, node.address, *limit)
+        get = origin.get(user, *limit)
         # Resuming needs resume data, which a new download does not have.
         other = get
         if journaled and rng.random() < 0.5:
@@ -71,9 +70,9 @@ def test_one_of_two_wins_and_the_other_names_it(
     usual, slowest = median(seconds), max(seconds)
     assert usual < REFUSAL_SECONDS, f"a refusal takes {usual:.2f} s"
     assert slowest < BUSY_SECONDS, f"a refusal took {slowest:.2f} s"
-    last = commands.run(user.files, user.get(shared.link.text, node.address))
+    last = commands.run(user.files, origin.get(user))
     assert last.done.code == 0, last.done
-    check_finished(user, source)
+    check_finished(user, origin.source)
     record_property("row", 17)
     record_property("cases", races)
     record_property("result", f"one winner each; refused in {usual:.2f} s, at most {slowest:.2f} s")
