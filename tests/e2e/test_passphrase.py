@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from furymesh.node.face import Shared
 from tests.e2e.conftest import CHUNK, SIZE, Seed
 from tests.e2e.mesh import DEADLINE, Mesh, finished, same, write_blob
 
@@ -29,6 +30,21 @@ def named(mesh: Mesh, home: Path, words: str) -> None:
 
 def unnamed(mesh: Mesh, home: Path) -> None:
     mesh.home(home.name, " ")
+
+
+def set_passphrase(mesh: Mesh, home: Path) -> None:
+    """Seal the keys of `home` under WORDS; its configuration says where they are."""
+    named(mesh, home, WORDS)
+    assert mesh.call(home, "id", "--set-passphrase").code == 0
+
+
+def encrypted_share(mesh: Mesh) -> tuple[Path, Path, Shared]:
+    """A home whose keys are sealed, that of an encrypted share among them, and its file."""
+    home = mesh.home("home")
+    source = write_blob(mesh.root / "mine.bin", 3 * CHUNK)
+    shared = mesh.share(home, source, encrypt=True)
+    set_passphrase(mesh, home)
+    return home, source, shared
 
 
 def at_terminal(mesh: Mesh, home: Path, *arguments: str, answers: list[str]) -> tuple[int, str]:
@@ -86,8 +102,7 @@ def test_without_terminal_and_file_one_line_says_what_to_do(
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # tests may be run at a terminal
     home = mesh.home("home")
     assert "FURYMESH_PASSPHRASE_FILE" in mesh.run(home, "id", "--set-passphrase").complaint(2)
-    named(mesh, home, WORDS)
-    assert mesh.call(home, "id", "--set-passphrase").code == 0
+    set_passphrase(mesh, home)
     unnamed(mesh, home)
     source = write_blob(mesh.root / "a.bin", CHUNK)
     for command, *arguments in (
@@ -115,11 +130,7 @@ def test_without_terminal_and_file_one_line_says_what_to_do(
 )
 def test_what_needs_no_key_does_not_ask(mesh: Mesh, commands: str) -> None:
     """At a terminal, where a question would be seen; nobody is there to answer."""
-    home = mesh.home("home")
-    source = write_blob(mesh.root / "a.bin", CHUNK)
-    shared = mesh.share(home, source, encrypt=True)
-    named(mesh, home, WORDS)
-    assert mesh.call(home, "id", "--set-passphrase").code == 0
+    home, source, shared = encrypted_share(mesh)
     unnamed(mesh, home)
     given = {"FILE": str(source), "LINK": shared.link.text, "ID": shared.file_id.hex()}
     for command in commands.split(", "):
@@ -130,11 +141,7 @@ def test_what_needs_no_key_does_not_ask(mesh: Mesh, commands: str) -> None:
 
 
 def test_asked_for_only_when_it_turns_out_to_be_needed(mesh: Mesh) -> None:
-    home = mesh.home("home")
-    source = write_blob(mesh.root / "a.bin", CHUNK)
-    shared = mesh.share(home, source, encrypt=True)
-    named(mesh, home, WORDS)
-    assert mesh.call(home, "id", "--set-passphrase").code == 0
+    home, source, shared = encrypted_share(mesh)
     unnamed(mesh, home)
     for arguments in (["verify", str(source), shared.file_id.hex()], ["list", "--json"]):
         code, screen = at_terminal(mesh, home, *arguments, answers=[WORDS])
@@ -169,11 +176,7 @@ def test_an_encrypted_download_goes_on_under_a_passphrase(
 
 @pytest.mark.slow
 def test_a_node_serves_and_finishes_orders_under_a_passphrase(mesh: Mesh, seed: Seed) -> None:
-    home = mesh.home("home")
-    source = write_blob(mesh.root / "mine.bin", 3 * CHUNK)
-    shared = mesh.share(home, source, encrypt=True)
-    named(mesh, home, WORDS)
-    assert mesh.call(home, "id", "--set-passphrase").code == 0
+    home, source, shared = encrypted_share(mesh)
     node = mesh.node(home)
     complete = mesh.get("user", shared.link.text, peers=[node.address])
     assert same(Path(complete["path"]), source)
