@@ -307,11 +307,14 @@ async def test_stranger_makes_way_for_a_newcomer_and_a_member_does_not(tmp_path:
         await until(lambda: len(one.swarm.links) == 3)
 
 
-async def test_stranger_makes_way_on_its_own_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def one_place_per_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
     monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
+
+
+@pytest.mark.usefixtures("one_place_per_machine")
+async def test_stranger_makes_way_on_its_own_machine(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         old = await two.dial(one)
         await until(lambda: one.swarm.links)
@@ -341,11 +344,8 @@ async def test_known_nodes_find_a_place_in_a_full_house(tmp_path: Path) -> None:
         await until(lambda: peer_of(one, listed))
 
 
-async def test_one_machine_does_not_take_all_places(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
-    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
+@pytest.mark.usefixtures("one_place_per_machine")
+async def test_one_machine_does_not_take_all_places(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         await member(one, two)
         refused = await three.dial(one)
