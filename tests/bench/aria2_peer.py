@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.bench.data import Source
 from tests.bench.libtorrent_peer import make_torrent
-from tests.bench.peer import READY_TIMEOUT, Download, Finish, Leecher, Place, Seed
-from tests.bench.process import BenchError, Child, Crew
-from tests.waiting import BLOCKING_LOOK_SECONDS, looks
+from tests.bench.peer import Download, Leecher, Place, Seed, Ungated, await_port, free_port
+from tests.bench.process import Crew
 
 COMMON = (
     "aria2c",
@@ -35,20 +32,6 @@ COMMON = (
     "--disk-cache=64M",
     "--follow-torrent=mem",
 )
-
-
-def free_port(address: str) -> int:
-    """A port that was free a moment ago; aria2c cannot be told to choose one itself."""
-    with socket.create_server((address, 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def await_port(child: Child, address: str, port: int) -> None:
-    """Return once somebody listens there. Raises BenchError after READY_TIMEOUT."""
-    for _ in looks(BLOCKING_LOOK_SECONDS, READY_TIMEOUT):
-        with suppress(OSError), socket.create_connection((address, port), 1):
-            return
-    raise child.error(f"never listened on {address}:{port}")
 
 
 def serve_tracker(crew: Crew, peers: Sequence[str]) -> str:
@@ -74,30 +57,6 @@ def serve_tracker(crew: Crew, peers: Sequence[str]) -> str:
     crew.callback(server.server_close)
     crew.callback(server.shutdown)
     return f"http://127.0.0.1:{server.server_address[1]}/announce"
-
-
-@dataclass(slots=True)
-class Ungated:
-    """A leeching aria2c: native and quick to start, so it starts when released."""
-
-    crew: Crew
-    argv: list[str]
-    path: Path
-    started: Child | None = None
-
-    @property
-    def child(self) -> Child:
-        if self.started is None:
-            raise BenchError("aria2c has not been started")
-        return self.started
-
-    def go(self) -> float:
-        now = time.monotonic()
-        self.started = self.crew.spawn(self.argv)
-        return now
-
-    def finish(self, timeout: float) -> Finish:
-        return Finish(self.child.ended(timeout), self.path, None)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,10 @@ released later, so that the time measured holds no interpreter start.
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +18,24 @@ from typing import Any, Protocol
 from tests.bench.data import Source
 from tests.bench.process import BenchError, Child, Crew
 from tests.netns.lab import Host
+from tests.waiting import BLOCKING_LOOK_SECONDS, looks
 
 LAB_PORT = 7000  # every lab host has its ports to itself
 READY_TIMEOUT = 120.0  # seconds: 33 interpreters may start at once on two cores
+
+
+def free_port(address: str) -> int:
+    """A port that was free a moment ago, for programs that cannot be told to choose one."""
+    with socket.create_server((address, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def await_port(child: Child, address: str, port: int) -> None:
+    """Return once somebody listens there. Raises BenchError after READY_TIMEOUT."""
+    for _ in looks(BLOCKING_LOOK_SECONDS, READY_TIMEOUT):
+        with suppress(OSError), socket.create_connection((address, port), 1):
+            return
+    raise child.error(f"never listened on {address}:{port}")
 
 
 class Place(Protocol):
@@ -103,6 +121,30 @@ class Gated:
     def finish(self, timeout: float) -> Finish:
         done = self.child.expect("complete", timeout)
         return Finish(done.at, self.path, self.received(done.fields))
+
+
+@dataclass(slots=True)
+class Ungated:
+    """A leecher that is native and quick to start: it starts when released."""
+
+    crew: Crew
+    argv: list[str]
+    path: Path
+    started: Child | None = None
+
+    @property
+    def child(self) -> Child:
+        if self.started is None:
+            raise BenchError("the leecher has not been started")
+        return self.started
+
+    def go(self) -> float:
+        now = time.monotonic()
+        self.started = self.crew.spawn(self.argv)
+        return now
+
+    def finish(self, timeout: float) -> Finish:
+        return Finish(self.child.ended(timeout), self.path, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.aria2_peer import Ungated, await_port, free_port
 from tests.bench.data import Source
-from tests.bench.peer import Download, Leecher, Place, Seed
+from tests.bench.peer import Download, Leecher, Place, Seed, Ungated, await_port, free_port
 from tests.bench.process import Crew
 
 
