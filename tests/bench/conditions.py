@@ -17,11 +17,10 @@ from pathlib import Path
 
 from tests.bench.data import Source
 from tests.bench.furymesh_peer import Furymesh
-from tests.bench.measure import Options, Outcome, alternate
+from tests.bench.measure import Options, Outcome, alternate, content
 from tests.bench.peer import READY_TIMEOUT, Download, LabHost
 from tests.bench.process import Crew, cpu_busy
 from tests.bench.shaped import MAX_BUSY, PATIENCE, need_lab
-from tests.bench.single import content
 from tests.netns.lab import Host, Lab, Shape, mbit
 from tests.waiting import looks
 

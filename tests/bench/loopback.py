@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.bench.aria2_peer import Aria2
-from tests.bench.data import make_source, touch_memory
+from tests.bench.data import touch_memory
 from tests.bench.floor_peer import Floor
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.libtorrent_peer import BULK_PIECES, BULK_THREADS, Libtorrent
-from tests.bench.measure import Options, Outcome, Sample, alternate, download
-from tests.bench.peer import Peer
+from tests.bench.measure import Options, Outcome, Sample, alternate, content, download
+from tests.bench.peer import Peer, prepared
 from tests.bench.rsync_peer import Rsync
 
 SEEDS = 4  # of row 2
@@ -19,19 +19,14 @@ SEEDS = 4  # of row 2
 def _compare(
     options: Options, peers: Sequence[Peer], seeds: int
 ) -> tuple[dict[str, list[Sample]], list[str]]:
-    work = options.folder(f"loopback-{seeds}")
-    content = work / "content"
-    content.mkdir()
-    source = make_source(content / "bench.bin", options.size)
+    work, source = content(options, f"loopback-{seeds}", options.size)
     wanted = {peer.name: peer for peer in peers if peer.name in options.peers}
-    prepared: set[str] = set()
+    peer = prepared(wanted, source, seeds, work)
 
     def run(name: str) -> Sample:
-        if name not in prepared:
-            wanted[name].prepare(source, seeds, work)
-            prepared.add(name)
+        ready = peer(name)
         touch_memory(work, options.size)
-        return download(wanted[name], source, seeds, work / name)
+        return download(ready, source, seeds, work / name)
 
     return alternate(list(wanted), options.rounds, run)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.bench.data import Source
+from tests.bench.data import Source, make_source
 from tests.bench.peer import Download, Loopback, Peer
 from tests.bench.process import BenchError, Crew
 
@@ -106,6 +106,13 @@ def alternate(
                 failed.add(name)
                 notes.append(f"{name}: {error}")
     return results, notes
+
+
+def content(options: Options, name: str, size: int) -> tuple[Path, Source]:
+    """A fresh folder and a source of `size` bytes in its subfolder."""
+    work = options.folder(name)
+    (work / "content").mkdir()
+    return work, make_source(work / "content" / "bench.bin", size)
 
 
 def download(peer: Peer, source: Source, seeds: int, work: Path) -> Sample:

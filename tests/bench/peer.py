@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,3 +188,16 @@ class Peer(Protocol):
 
     def leech(self, crew: Crew, wanted: Download) -> Leecher:
         """Start a leecher, up to the point where it waits."""
+
+
+def prepared(
+    peers: Mapping[str, Peer], source: Source, seeds: int, work: Path
+) -> Callable[[str], Peer]:
+    """Peers by name, each prepared when it is asked for first: one may fail without the others."""
+
+    @cache
+    def named(name: str) -> Peer:
+        peers[name].prepare(source, seeds, work)
+        return peers[name]
+
+    return named

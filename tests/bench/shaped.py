@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.bench.data import Source
 from tests.bench.furymesh_peer import Furymesh
 from tests.bench.libtorrent_peer import Libtorrent
-from tests.bench.measure import Options, Outcome, alternate
-from tests.bench.peer import LAB_PORT, Download, LabHost, Peer
+from tests.bench.measure import Options, Outcome, alternate, content
+from tests.bench.peer import LAB_PORT, Download, LabHost, Peer, prepared
 from tests.bench.process import BenchError, Child, Crew, cpu_busy
-from tests.bench.single import content
 from tests.netns.lab import Host, Lab, Shape, Traffic, mbit, why_not
 from tests.waiting import looks
 
@@ -169,7 +169,7 @@ def one_origin(
     """Host 0 is the origin of one file of `size` bytes, all other hosts fetch it."""
     need_lab()
     work, source = content(options, "swarm", size)
-    prepared: set[str] = set()
+    peer = prepared(peers, source, 1, work)
     with Lab(shapes) as lab:
         best = max(lab.hosts[1:], key=lambda host: host.shape.down)
         by_rate = {
@@ -181,10 +181,7 @@ def one_origin(
         least = bound(size, ups[0], ups[1:], down)
 
         def once(name: str) -> Run:
-            if name not in prepared:
-                peers[name].prepare(source, 1, work)
-                prepared.add(name)
-            return swarm(peers[name], source, lab, 1, PATIENCE * least + 60, work / name)
+            return swarm(peer(name), source, lab, 1, PATIENCE * least + 60, work / name)
 
         runs, notes = alternate(list(peers), options.rounds, once)
     return Swarm(size, _valid(runs, notes), least, notes)
@@ -231,17 +228,14 @@ def many_sources(options: Options) -> list[Outcome]:
     size = options.size // SOURCES_PART
     work, source = content(options, "sources", size)
     peers = programs(options)
-    prepared: set[str] = set()
+    peer = prepared(peers, source, len(SPREAD), work)
     with Lab([*(Shape(rate, WIDE) for rate in SPREAD), Shape(WIDE, WIDE)]) as lab:
         sink = lab.hosts[-1]
         total = sum(lab.goodput(host, sink) for host in lab.hosts[:-1])
 
         def once(name: str) -> Run:
-            if name not in prepared:
-                peers[name].prepare(source, len(SPREAD), work)
-                prepared.add(name)
             limit = PATIENCE * size / total + 60
-            return swarm(peers[name], source, lab, len(SPREAD), limit, work / name)
+            return swarm(peer(name), source, lab, len(SPREAD), limit, work / name)
 
         runs, notes = alternate(list(peers), options.rounds, once)
     found = Swarm(size, _valid(runs, notes), size / total, notes)
@@ -274,9 +268,8 @@ def frozen_source(options: Options) -> list[Outcome]:
     need_lab()
     size = options.size // SOURCES_PART
     work, source = content(options, "frozen", size)
-    peers = programs(options)
-    prepared: set[str] = set()
-    sources = 4
+    peers, sources = programs(options), 4
+    peer = prepared(peers, source, sources, work)
     limit = PATIENCE * size / (mbit(50) / 8) + 60
 
     def once_in(lab: Lab, name: str) -> tuple[Run, Run]:
@@ -292,8 +285,8 @@ def frozen_source(options: Options) -> list[Outcome]:
                     seen.append((size - arrived, before, victim.sent()))
                     return
 
-        calm = swarm(peers[name], source, lab, sources, limit, work / name)
-        stopped = swarm(peers[name], source, lab, sources, limit, work / name, freeze)
+        calm = swarm(peer(name), source, lab, sources, limit, work / name)
+        stopped = swarm(peer(name), source, lab, sources, limit, work / name, freeze)
         if not seen:
             raise BenchError("99 % never passed the shaper, nothing was frozen")
         left, before, at_freeze = seen[0]
@@ -302,14 +295,7 @@ def frozen_source(options: Options) -> list[Outcome]:
         return calm, stopped
 
     with Lab([*[Shape(mbit(50), WIDE)] * sources, Shape(WIDE, WIDE)]) as lab:
-
-        def once(name: str) -> tuple[Run, Run]:
-            if name not in prepared:
-                peers[name].prepare(source, sources, work)
-                prepared.add(name)
-            return once_in(lab, name)
-
-        runs, notes = alternate(list(peers), options.rounds, once)
+        runs, notes = alternate(list(peers), options.rounds, partial(once_in, lab))
     extra = {name: [stop.last - calm.last for calm, stop in done] for name, done in runs.items()}
     busiest = max((run.busy for done in runs.values() for pair in done for run in pair), default=0)
     notes.append(f"CPU up to {busiest:.0%}" + (": void" if busiest > MAX_BUSY else ""))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tests.bench.data import Source, free_memory, make_source
+from tests.bench.data import free_memory
 from tests.bench.furymesh_peer import CLI, ENVIRONMENT, GATE, SHARE_TIMEOUT, Furymesh, home
 from tests.bench.libtorrent_peer import Libtorrent, make_torrent
-from tests.bench.measure import FINISH_TIMEOUT, Options, Outcome, alternate
+from tests.bench.measure import FINISH_TIMEOUT, Options, Outcome, alternate, content
 from tests.bench.peer import READY_TIMEOUT, Download, Loopback, Peer
 from tests.bench.process import BenchError, Child, Crew
 from tests.netns.relay import DelayLine
@@ -35,13 +35,6 @@ LINK_SECONDS = 10.0
 LOOK_SECONDS = 0.5  # between looks at its memory, whose peak is remembered
 START_RUNS = 10  # starts a round; one alone is all noise
 READ_SIZE = 1 << 20
-
-
-def content(options: Options, name: str, size: int) -> tuple[Path, Source]:
-    """A fresh folder and a source of `size` bytes in its subfolder."""
-    work = options.folder(name)
-    (work / "content").mkdir()
-    return work, make_source(work / "content" / "bench.bin", size)
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
