@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from tests.reliability import PROMISES, Row, with_rows
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "reliability.md"
 HEAD = "| # | promise | tried | what was seen | seconds | date |\n|---|---|---|---|---|---|\n"
 
 
@@ -29,6 +32,31 @@ def test_new_lines_join_older_ones_in_order() -> None:
 def test_a_failure_is_named_in_its_line() -> None:
     text = with_rows(HEAD, [(1, Row(2, ["tests/x.py::test_y"], 5, 0.0, ["fine"]))])
     assert "FAILED: tests/x.py::test_y" in text
+
+
+def test_what_fails_before_it_records_anything_is_in_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    table.write_text(HEAD)
+    tried = tmp_path / "test_tried.py"
+    tried.write_text("import pytest\n@pytest.mark.promise(3)\ndef test_it(absent): pass\n")
+    options = [
+        "-q",
+        "-p",
+        "tests.reliability",
+        "--keep-table",
+        table,
+        "-c",
+        ROOT / "pyproject.toml",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, tried],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert "| 3 |" in table.read_text()
+    assert "FAILED" in table.read_text()
 
 
 def test_without_a_table_nothing_is_written() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.hostile_paths import SWAPS
+from tests.reliability import Record
 from tests.waiting import block_until
 
 SEED = 19
@@ -70,10 +71,11 @@ def swap(folder: Path, outside: Path, ended: Callable[[], bool]) -> int:
     return swapped
 
 
+@pytest.mark.promise(19)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace sees what is opened")
 @pytest.mark.parametrize("step", [SHORT_STEP, pytest.param(1, marks=pytest.mark.slow)])
 def test_nothing_is_written_outside_whatever_the_names_are(
-    tmp_path: Path, step: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, step: int, record_property: Record
 ) -> None:
     root = tmp_path / "root"
     for name in ("home/files", "home/data", "server", "outside"):
@@ -120,7 +122,6 @@ def test_nothing_is_written_outside_whatever_the_names_are(
     if step == 1:
         assert result["cases"] >= 500
         assert swapped >= SWAPS / 2
-    record_property("row", 19)
     record_property("cases", result["cases"])
     record_property(
         "result",

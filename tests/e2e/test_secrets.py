@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from furymesh.net.identity import FILE_NAME as IDENTITY_FILE
 from furymesh.node.passphrase import NEW_VARIABLE, VARIABLE
 from tests.e2e.conftest import CHUNK
 from tests.e2e.mesh import DEADLINE, Mesh, finished, same, write_blob
+from tests.reliability import Record
 
 PSK = "5eed" * 16
 PASSPHRASE, WRONG = "gallop under violet rain", "stumble over yellow snow"
@@ -29,8 +30,6 @@ COMMANDS = (
 )
 FILE_ID = "ab" * 32
 SHORT_STEP = 5  # every so many ways to mistype a link; the long form takes each
-
-Record = Callable[[str, object], None]
 
 
 @dataclass
@@ -98,6 +97,7 @@ def get_from_stdin(mesh: Mesh, home: Path, link: str, *options: str) -> subproce
     return process
 
 
+@pytest.mark.promise(22)
 @pytest.mark.parametrize("step", [SHORT_STEP, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_output_log_or_process_list_shows_a_secret(
     mesh: Mesh, step: int, record_property: Record, monkeypatch: pytest.MonkeyPatch
@@ -202,7 +202,6 @@ def test_no_output_log_or_process_list_shows_a_secret(
     hits = search.hits()
     assert not hits, "\n".join(hits[:10])
     assert len(search.texts) > (60 if step > 1 else 400)
-    record_property("row", 22)
     record_property("cases", len(search.texts))
     record_property("result", f"{len(search.secrets)} spellings of secrets, 0 hits")
 
@@ -230,6 +229,7 @@ CALLS = "open,openat,creat,mkdir,mkdirat,mknod,mknodat,bind,umask,chmod,fchmod,f
 _PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)(?:<([^>]*)>)?, )?"([^"]*)"')
 
 
+@pytest.mark.promise(22)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace sees modes of the first call")
 @pytest.mark.parametrize("count", [2, pytest.param(None, marks=pytest.mark.slow)])
 def test_files_are_private_from_the_first_system_call(
@@ -280,7 +280,6 @@ def test_files_are_private_from_the_first_system_call(
     assert made > (5 if count else 20)
     for path in home.rglob("*"):
         assert path.stat().st_mode & 0o77 == 0, path
-    record_property("row", 22)
     record_property("cases", made)
     record_property("result", "files and directories made private by the call that makes them")
 

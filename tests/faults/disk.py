@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
@@ -27,7 +27,6 @@ from tests.e2e.mesh import CONFIG, Done, Mesh, RunningNode, same
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-Record = Callable[[str, object], None]  # what pytest's record_property is
 SEED = 20261  # of what is drawn; a failure names the case that it happened in
 
 

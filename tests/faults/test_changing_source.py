@@ -12,7 +12,8 @@ import pytest
 
 from tests.e2e.conftest import CHUNK, CHUNKS, SIZE
 from tests.e2e.mesh import Mesh, finished, same, write_blob
-from tests.faults.disk import SEED, Record
+from tests.faults.disk import SEED
+from tests.reliability import Record
 
 RATE = "1500K"  # bytes a second, so that the change comes in the middle
 BEFORE = 16  # chunks that are fetched before it
@@ -115,6 +116,7 @@ def download_while(mesh: Mesh, change: Change | None, *, told: bool) -> None:
     assert node.process.stop().code == 0
 
 
+@pytest.mark.promise(18)
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -133,6 +135,5 @@ def test_a_source_that_changes_is_withdrawn_and_its_sharer_not_banned(
     mesh: Mesh, change: Change | None, told: bool, record_property: Record
 ) -> None:
     download_while(mesh, change, told=told)
-    record_property("row", 18)
     record_property("cases", 1)
     record_property("result", "no wrong byte was accepted, nobody was banned")

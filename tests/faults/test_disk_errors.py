@@ -22,11 +22,11 @@ from tests.faults.disk import (
     Ended,
     Fault,
     Outcome,
-    Record,
     Started,
     User,
     check_finished,
 )
+from tests.reliability import Record
 from tests.waiting import block_until
 
 CHUNK = 16 * 1024
@@ -121,6 +121,7 @@ def test_a_disk_call_fails(
         fail_at(faulty, origin, tmp_path / str(number), number, outcome)
 
 
+@pytest.mark.promise(3)
 @pytest.mark.slow
 @OUTCOMES
 def test_each_disk_call_fails(
@@ -130,7 +131,6 @@ def test_each_disk_call_fails(
     numbers = range(1, calls + 1)
     hits = [fail_at(faulty, origin, tmp_path / str(n), n, outcome) for n in numbers]
     assert sum(hits) >= 0.9 * calls, "too few of the calls were reached"
-    record_property("row", 3)
     record_property("cases", calls)
     record_property("result", f"{outcome.name}: one line or none, and the next run completes")
 
@@ -203,12 +203,12 @@ def test_other_downloads_of_a_node_go_on(faulty: Commands, origin: Origin, tmp_p
     fail_beside_at(faulty, origin, tmp_path / "node", Outcome.EIO, NODE_SAMPLE)
 
 
+@pytest.mark.promise(3)
 @pytest.mark.slow
 @OUTCOMES
 def test_other_downloads_of_a_node_go_on_whatever_fails(
     faulty: Commands, origin: Origin, tmp_path: Path, outcome: Outcome, record_property: Record
 ) -> None:
     cases = fail_beside_at(faulty, origin, tmp_path / "node", outcome, 0)
-    record_property("row", 3)
     record_property("cases", cases)
     record_property("result", f"{outcome.name}: the node's other download completes")

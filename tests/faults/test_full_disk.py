@@ -12,7 +12,8 @@ import pytest
 from tests.e2e.conftest import CHUNK, SIZE, Seed
 from tests.e2e.mesh import DEADLINE, Mesh, Process, finished, same
 from tests.e2e.parts import resume_data
-from tests.faults.disk import SEED, Record
+from tests.faults.disk import SEED
+from tests.reliability import Record
 from tests.waiting import block_until
 
 RATE = "2M"  # bytes a second
@@ -43,6 +44,7 @@ def check_state(home: Path) -> int:
     return resume_data(home).chunks_done
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("points", "rate"),
     [(1, RATE), pytest.param(20, SLOW_RATE, marks=pytest.mark.slow)],
@@ -73,7 +75,6 @@ def test_a_full_disk_pauses_and_goes_on_by_itself(
     assert "goes on by itself" in user.err
     assert "run this again" not in user.err
     assert not [path for path in small_disk.iterdir() if path.suffix == ".part"]
-    record_property("row", 6)
     record_property("cases", points)
     record_property("result", "paused and went on each time; no file of its state was empty")
 

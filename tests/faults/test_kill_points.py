@@ -19,10 +19,10 @@ from tests.faults.disk import (
     Commands,
     Origin,
     Outcome,
-    Record,
     User,
     check_finished,
 )
+from tests.reliability import Record
 
 CHUNK = 16 * 1024
 KILL_AT = Calls.WRITE | Calls.SYNC | Calls.RENAME
@@ -96,16 +96,17 @@ def test_killed_at_a_disk_call_a_download_is_taken_up(
     )
 
 
+@pytest.mark.promise(1)
 @pytest.mark.slow
 def test_killed_at_every_disk_call_a_download_is_taken_up(
     faulty: Commands, origin: Origin, tmp_path: Path, record_property: Record
 ) -> None:
     cases = kill_everywhere(faulty, origin, tmp_path / "users", lambda calls: range(1, calls + 1))
-    record_property("row", 1)
     record_property("cases", cases)
     record_property("result", "killed at every write, sync and rename: taken up each time")
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
     commands: Commands, mesh: Mesh, tmp_path: Path, kills: int, record_property: Record
@@ -135,7 +136,6 @@ def test_killed_at_random_moments_nothing_that_was_journaled_is_fetched_again(
     assert last.done.last["bytes_reused"] >= journaled * LARGE_CHUNK
     assert last.done.last["bytes_reused"] + last.done.last["bytes_fetched"] == LARGE
     check_finished(user, source)
-    record_property("row", 1)
     record_property("cases", kills)
     record_property("result", f"random kills in {rounds + 1} downloads of {LARGE >> 20} MiB")
 

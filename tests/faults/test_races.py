@@ -10,7 +10,8 @@ from statistics import median
 import pytest
 
 from tests.e2e.mesh import DEADLINE, Mesh, write_blob
-from tests.faults.disk import SEED, Commands, Origin, Record, Started, User, check_finished
+from tests.faults.disk import SEED, Commands, Origin, Started, User, check_finished
+from tests.reliability import Record
 from tests.waiting import block_until
 
 SIZE = 4 * 1024 * 1024
@@ -29,6 +30,7 @@ def working(started: Started) -> bool:
     return any(event["event"] == "started" for event in started.events)
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("races", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_one_of_two_wins_and_the_other_names_it(
     commands: Commands, mesh: Mesh, tmp_path: Path, races: int, record_property: Record
@@ -73,6 +75,5 @@ def test_one_of_two_wins_and_the_other_names_it(
     last = commands.run(user.files, origin.get(user))
     assert last.done.code == 0, last.done
     check_finished(user, origin.source)
-    record_property("row", 17)
     record_property("cases", races)
     record_property("result", f"one winner each; refused in {usual:.2f} s, at most {slowest:.2f} s")

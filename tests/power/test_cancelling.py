@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from furymesh.storage.resume import Summary, list_all, resume_path
 from furymesh.swarm.events import Result
 from tests.e2e.mesh import Mesh, write_blob
 from tests.e2e.parts import keep_part, right_in
+from tests.reliability import Record
 from tests.waiting import until
 
 SEED = 2
@@ -172,14 +172,12 @@ def test_cancelled_at_some_steps(trial: Trial, half: bool) -> None:
     assert trio.run(cancel_everywhere, trial, half, SHORT_STRIDE) > MISSES
 
 
+@pytest.mark.promise(2)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("half", [False, True], ids=["from nothing", "from a part"])
-def test_cancelled_at_every_step(
-    trial: Trial, half: bool, record_property: Callable[[str, object], None]
-) -> None:
+def test_cancelled_at_every_step(trial: Trial, half: bool, record_property: Record) -> None:
     cases = trio.run(cancel_everywhere, trial, half, 1)
     assert cases > MIN_STEPS
-    record_property("row", 2)
     record_property("cases", cases)
     record_property("result", "nothing leaked at any step, resumed to the same file")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.mesh import Event, Mesh, Process, finished, same, stop_hard, write_blob
 from tests.e2e.parts import journal, resume_data
 from tests.power.conftest import MEMORY
+from tests.reliability import Record
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 pytestmark = pytest.mark.skipif(
@@ -34,8 +35,6 @@ RIGHT = "+0d"
 DAY = 86400
 SECONDS = {RIGHT: 0, "-1d": -DAY, "+1d": DAY, "-10y": -3650 * DAY, "+10y": 3650 * DAY}
 WRONG = tuple(SECONDS)[1:]
-
-Record = Callable[[str, object], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +155,7 @@ def test_clock_that_jumps_far_ahead_and_back(clocks: Clocks) -> None:
     resume_at(clocks, address, "+10y", "-10y")
 
 
+@pytest.mark.promise(16)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_wrong_clock(clocks: Clocks, record_property: Record) -> None:
@@ -167,6 +167,5 @@ def test_every_wrong_clock(clocks: Clocks, record_property: Record) -> None:
         resume_at(clocks, address, offset, RIGHT)
         serve_at(clocks, address, offset)
         cases += 4
-    record_property("row", 16)
     record_property("cases", cases)
     record_property("result", "no hang, no ban, no expiry, no chunk fetched twice")

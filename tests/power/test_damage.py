@@ -7,7 +7,7 @@ downloaded before is not fetched again, and the download ends with the very file
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -32,6 +32,9 @@ from furymesh.storage.sharing import open_share
 from furymesh.storage.workspace import Workspace
 from tests.e2e.mesh import Mesh, write_blob
 from tests.e2e.parts import keep_part, right_chunks
+from tests.reliability import Record
+
+pytestmark = pytest.mark.promise(5)
 
 SEED = 5
 CHUNK = 16 * 1024
@@ -53,7 +56,6 @@ transfer:
 """
 
 Damage = tuple[str, bytes]
-Record = Callable[[str, object], None]
 
 
 def damages(raw: bytes) -> Iterator[Damage]:
@@ -137,7 +139,6 @@ def some(raw: bytes, long: bool) -> list[Damage]:
 
 
 def told(record: Record, name: str, count: int, downloads: int = 0) -> None:
-    record("row", 5)
     record("cases", count)
     record("result", f"{name}: all noticed or harmless, {downloads} downloads ended equal")
 

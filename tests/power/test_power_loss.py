@@ -33,6 +33,7 @@ from tests.e2e.parts import right_in
 from tests.power import trace
 from tests.power.disk import Contents, Recording, on_disk
 from tests.power.replay import Replay
+from tests.reliability import Record
 
 pytestmark = pytest.mark.skipif(not trace.AVAILABLE, reason="no strace to record with")
 
@@ -193,6 +194,7 @@ def test_power_cut_at_some_moments(mesh: Mesh, tmp_path: Path) -> None:
     trio.run(survive, setting, recording, chosen, tmp_path / "lost")
 
 
+@pytest.mark.promise(4)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("rebooted")
@@ -201,13 +203,12 @@ def test_power_cut_at_every_moment(
     mesh: Mesh,
     tmp_path: Path,
     make: Callable[[Path, int], Path],
-    record_property: Callable[[str, object], None],
+    record_property: Record,
 ) -> None:
     setting = prepare(mesh, make, LONG_CHUNKS)
     recording = setting.record(LONG_RATE)
     states = unlike(recording)
     assert len(states) >= LONG_STATES
-    record_property("row", 4)
     record_property("cases", len(states))
     trio.run(survive, setting, recording, states, tmp_path / "lost")
     record_property("result", f"{make.__name__}: no chunk believed in that was not there")

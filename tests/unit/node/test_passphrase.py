@@ -38,6 +38,7 @@ from furymesh.storage.catalog import Catalog
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.resume import ResumeData, ResumeMeta
 from furymesh.storage.workspace import Workspace
+from tests.reliability import Record
 
 FIRST, SECOND = "correct horse battery", "staple häßlich"
 ORDER_ID, RESUME_ID = FileId(b"\1" * 32), FileId(b"\2" * 32)
@@ -309,11 +310,12 @@ def _no_debris(config: Config) -> Iterator[None]:
     assert not [path for path in config.data_dir.rglob("*") if path.name.endswith((".tmp", ".new"))]
 
 
+@pytest.mark.promise(22)
 @pytest.mark.usefixtures("_no_debris")
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("step", [SHORT_STEP, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_call_everything_can_be_read_and_the_change_be_finished(
-    config: Config, name: str, step: int, record_property: Callable[[str, object], None]
+    config: Config, name: str, step: int, record_property: Record
 ) -> None:
     change, before, after = CHANGES[name]
     secrets = secrets_of(config)
@@ -339,7 +341,6 @@ def test_killed_at_any_call_everything_can_be_read_and_the_change_be_finished(
         number += step
         cases += 1
     assert number > 10
-    record_property("row", 22)
     record_property("cases", cases)
     record_property("result", "every key readable after a kill at any call of a change")
 
