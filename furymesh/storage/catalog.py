@@ -9,8 +9,6 @@ kept in memory.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import os
 from dataclasses import dataclass, field
@@ -28,7 +26,14 @@ from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
-from furymesh.core.protection import PLAIN, Protection, content_key_of, is_sealed
+from furymesh.core.protection import (
+    PLAIN,
+    Protection,
+    as_field,
+    content_key_of,
+    from_field,
+    is_sealed,
+)
 from furymesh.core.sealing import KEY_SIZE, Sealer
 from furymesh.storage import checked_json
 from furymesh.storage.files import (
@@ -220,7 +225,7 @@ def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
         "path": str(entry.path),
         "name": entry.name,
         "size": entry.size,
-        "key": base64.b64encode(key).decode("ascii") if key else None,
+        "key": as_field(key) if key else None,
         "private": entry.private,
         "executable": entry.executable,
         "added_at": entry.added_at,
@@ -270,8 +275,8 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
 
 def _key(text: str) -> bytes:
     try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
+        key = from_field(text)
+    except ValueError:
         key = b""
     if len(key) != KEY_SIZE and not is_sealed(key):
         raise ValueError("its key is malformed")
