@@ -12,17 +12,15 @@ chunk before it is banned again.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blake3 import blake3
-
 from furymesh.core.errors import EnvironmentFault, UsageError
 from furymesh.core.ids import NodeId, node_id_text, parse_node_id
 from furymesh.core.paths import shown
+from furymesh.storage import checked_json
 from furymesh.storage.files import atomic_write, make_private_directory, read_bytes, translating
 
 # Identities cost nothing, but each ban costs a bad chunk sent, and two ban an address.
@@ -33,7 +31,6 @@ BAN_SECONDS = 24 * 3600
 MAX_RECORD = 512  # bytes; a record has about 250
 MAX_MACHINE = 64  # characters of the key of an address
 DIRECTORY = "banned"
-VERSION = 1
 _SUFFIX = ".ban"
 
 
@@ -101,30 +98,21 @@ def _complaint(damaged: list[Path]) -> list[str]:
 
 def _encode(ban: Ban, at: int) -> bytes:
     value = {
-        "version": VERSION,
         "node_id": node_id_text(ban.node_id),
         "machine": ban.machine[:MAX_MACHINE],
         "banned_at": at,
     }
-    body = json.dumps(value).encode()
-    return body + b"\n" + _checksum(body) + b"\n"
+    return checked_json.encode(value)
 
 
 def _decode(raw: bytes) -> tuple[Ban, int]:
     """A ban and when it was made, in seconds since 1970; raises ValueError."""
-    body, _, rest = raw.partition(b"\n")
-    if rest != _checksum(body) + b"\n":
-        raise ValueError("damaged")
     try:
-        value = json.loads(body)
-        version, at, machine = value["version"], value["banned_at"], value["machine"]
+        value, checked = checked_json.decode(raw)
+        at, machine = value["banned_at"], value["machine"]
         node_id = parse_node_id(value["node_id"])
     except (AttributeError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise ValueError(str(error)) from None
-    if version != VERSION or type(at) is not int or not isinstance(machine, str):
-        raise ValueError("of another version")
+    if not checked or type(at) is not int or not isinstance(machine, str):
+        raise ValueError("of another form")
     return Ban(node_id, machine[:MAX_MACHINE]), at
-
-
-def _checksum(body: bytes) -> bytes:
-    return blake3(body).hexdigest().encode()

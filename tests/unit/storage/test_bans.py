@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.core.ids import NodeId
 from furymesh.storage import bans as bans_module
+from furymesh.storage import checked_json
 from furymesh.storage.bans import BAN_SECONDS, MAX_RECORD, Ban, BanStore
 
 DAY = 24 * 3600
@@ -103,6 +104,16 @@ def test_oldest_bans_make_way(
     assert len(files(tmp_path)) == 3
 
 
+def test_record_without_its_checksum_bans_nobody(store: BanStore, tmp_path: Path) -> None:
+    store.add(ban(1))
+    (path,) = files(tmp_path)
+    record, _ = checked_json.decode(path.read_bytes())
+    path.write_text(json.dumps(record))
+    found, problems = store.load()
+    assert found == []
+    assert len(problems) == 1
+
+
 def test_every_flipped_bit_and_every_truncation_bans_nobody_else(
     store: BanStore, tmp_path: Path
 ) -> None:
@@ -139,8 +150,8 @@ def test_damaged_records_cost_one_line_and_no_other_ban(store: BanStore, tmp_pat
 def test_time_that_no_clock_shows_is_over(store: BanStore, tmp_path: Path) -> None:
     store.add(ban(1, machine=""))
     (path,) = files(tmp_path)
-    body = path.read_bytes().split(b"\n")[0].replace(b"1800000000", b"1" + b"0" * 310)
-    path.write_bytes(body + b"\n" + blake3(body).hexdigest().encode() + b"\n")
+    record, _ = checked_json.decode(path.read_bytes())
+    path.write_bytes(checked_json.encode({**record, "banned_at": 10**290}))
     assert path.stat().st_size <= MAX_RECORD
     assert store.load() == ([], [])
     assert files(tmp_path) == []
