@@ -44,6 +44,7 @@ class Content:
     lie: Callable[[int], bool] = lambda chunk: False
     absent: bool = False  # nothing of what is announced can be read
     sent_bad: list[int] = field(default_factory=list)  # chunks, one entry each time
+    sent_good: list[int] = field(default_factory=list)
 
     def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
         if self.absent:
@@ -51,12 +52,11 @@ class Content:
         with self.path.open("rb") as file:
             file.seek(chunk * self.chunk_size + start)
             file.readinto(view)
-        if self.lie(chunk):
-            if not start:
-                self.sent_bad.append(chunk)
-                view[0] ^= 1
-            else:
-                view[-1] ^= 1
+        lies = self.lie(chunk)
+        if lies:
+            view[0] ^= 1
+        if not start:
+            (self.sent_bad if lies else self.sent_good).append(chunk)
         return True
 
     def read_into(self, chunk: int, start: int, view: memoryview) -> None:

@@ -19,7 +19,8 @@ PEERS = 10
 UNAVAILABLE = 3  # exit code: no peer has it
 STALL_SECONDS = 8.0  # for a whole download: twice the silence after which a peer is given up
 CHUNK = 128 * 1024  # above the smallest window: a new peer owes one chunk at a time
-SIZE = 160 * CHUNK - 5000  # the last chunk is short
+CHUNKS = 160
+SIZE = CHUNKS * CHUNK - 5000  # the last chunk is short
 BAD_CHUNKS = 2  # at most, from each that never sent a good one
 # From each that was honest before: what it owed when its first lie was found, which no
 # ban calls back. This many are four mebibytes.
@@ -76,8 +77,11 @@ def poisoned(mesh: Mesh, film: Film, bad: int, how: str) -> int:
         assert len(sent) <= most, f"{len(sent)} bad chunks from one peer"
         assert how in LATER or node_id_text(peer.node_id) not in helped
         assert peer.node_id in banned or not sent
-    # Not `bytes_wasted`: on a busy machine the endgame fetches honest chunks twice as well.
-    return sum(len(peer.content.sent_bad) for peer in poisoners)
+    bad_chunks = sum(len(peer.content.sent_bad) for peer in poisoners)
+    # Nothing else comes in vain, but for good chunks that the endgame asks for twice.
+    twice = sum(len(peer.content.sent_good) for peer in everybody) - CHUNKS
+    assert complete["bytes_wasted"] <= (bad_chunks + twice) * CHUNK
+    return bad_chunks
 
 
 @pytest.mark.parametrize(("bad", "how"), [(5, "one byte"), (9, "coming back")])
