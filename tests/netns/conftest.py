@@ -13,9 +13,14 @@ MakeLab = Callable[[Sequence[Shape]], Lab]
 
 
 @pytest.fixture
-def make_lab() -> Iterator[MakeLab]:
-    """Builds labs from shapes; skips, saying why, where none can be built."""
+def lab_needed() -> None:
+    """Skips, saying why, where no lab can be built."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
+
+
+@pytest.fixture
+def make_lab(lab_needed: None) -> Iterator[MakeLab]:
+    """Builds labs from shapes."""
     with ExitStack() as labs:
         yield lambda shapes: labs.enter_context(Lab(shapes))

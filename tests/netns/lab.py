@@ -151,7 +151,22 @@ class Host:
         for host in self.lab.hosts:  # one segment a frame: forty would be lost as one
             _run("ip", "-n", host.namespace, "link", "set", "dev", "eth0", "gso_max_segs", "1")
         chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.6f}")
-        _run(*self.command(["iptables", "-w", "-A", "INPUT", *chance, "-j", "DROP"]))
+        self._input("-A", *chance, "-j", "DROP")
+
+    def shut_out(self, other: Host) -> None:
+        """Drop everything from another host, silently. Raises LabError as `lose` does."""
+        self._input("-I", "-s", other.address, "-j", "DROP")
+
+    def let_in(self, other: Host) -> None:
+        """Undo `shut_out`."""
+        self._input("-D", "-s", other.address, "-j", "DROP")
+
+    def lose_nothing(self) -> None:
+        """Undo `lose` and every `shut_out`."""
+        self._input("-F")
+
+    def _input(self, action: str, *rule: str) -> None:
+        _run(*self.command(["iptables", "-w", action, "INPUT", *rule]))
 
     def _bridge_state(self, state: str) -> None:
         _run("bridge", "-n", self.lab.bridge, "link", "set", "dev", self.port, "state", state)

@@ -5,7 +5,6 @@ The long form, at 100 Mb/s and beside iperf3, is rows 15 and 16 of the benchmark
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 
 from tests.bench.conditions import SETTLED, Transfer, transfer
 from tests.bench.data import Source, make_source
-from tests.netns.lab import Lab, Shape, mbit, why_not
-from tests.waiting import block_until
+from tests.netns.lab import Lab, Shape, mbit
+from tests.waiting import block_until, holds
 
 RATE = mbit(40)  # three of these at once leave the processors of a small machine time
 GOODPUT = RATE / 8 * 1448 / 1514  # bytes a second above TCP in full frames
@@ -24,14 +23,12 @@ LIMIT = 60.0  # seconds for one transfer
 CUT = 3.0  # seconds
 # A cut line is found healed by the kernel's next retry, three seconds later at most.
 HEALED = CUT + 3.0 + 0.5
+QUEUED = RATE / 8 / 10  # bytes that a cut may come too late for: the shaper holds fewer
+LOOK_SECONDS = 0.2  # from one reading of a counter to the next: each is a process
 
 Condition = Callable[[Path], Transfer]
 
-
-@pytest.fixture(autouse=True)
-def lab_needed() -> None:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("lab_needed")]
 
 
 def side_by_side(folder: Path, conditions: Sequence[Condition]) -> list[Transfer]:
@@ -71,14 +68,15 @@ def cut(source: Source) -> Condition:
             def break_it() -> None:
                 block_until(lambda: sink.received().payload >= source.size / 3, LIMIT)
                 sink.cut()
-                time.sleep(CUT)  # the length of the cut is what is tried
+                before = sink.received().payload
+                holds(lambda: sink.received().payload <= before + QUEUED, CUT, LOOK_SECONDS)
                 sink.heal()
 
             with ThreadPoolExecutor(1) as beside:
                 broken = beside.submit(break_it)
-                run = transfer(source, host, sink, work, LIMIT)
+                transferred = transfer(source, host, sink, work, LIMIT)
                 broken.result()
-                return run
+                return transferred
 
     return run
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.netns.conftest import MakeLab
 from tests.netns.lab import Host, Lab, LabError, Shape, mbit, why_not
 
 FAST = Shape(mbit(100), mbit(100))
@@ -46,7 +46,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         print(count, flush=True)
 """
 
-MakeLab = Callable[[Sequence[Shape]], Lab]
+pytestmark = pytest.mark.netns
 
 
 def can_connect(source: Host, sink: Host) -> bool:
@@ -91,8 +91,8 @@ def test_cut_and_heal(make_lab: MakeLab) -> None:
 
 
 @pytest.mark.parametrize("congestion", ["cubic", "reno"])  # every Linux has these
-def test_congestion_control_is_pinned(make_lab: MakeLab, congestion: str) -> None:
-    del make_lab  # only for its skip
+@pytest.mark.usefixtures("lab_needed")
+def test_congestion_control_is_pinned(congestion: str) -> None:
     with Lab([FAST], congestion) as lab:
         (host,) = lab.hosts
         listed = subprocess.run(
@@ -126,8 +126,8 @@ def test_frames_are_lost_at_the_rate_asked_for(make_lab: MakeLab) -> None:
     assert float(counter.stdout.readline()) == pytest.approx(0.9 * DATAGRAMS, rel=0.05)
 
 
-def test_labs_overlap_and_leave_nothing_behind(make_lab: MakeLab) -> None:
-    del make_lab  # only for its skip
+@pytest.mark.usefixtures("lab_needed")
+def test_labs_overlap_and_leave_nothing_behind() -> None:
     with Lab([FAST, FAST]) as one, Lab([FAST]) as other:
         names = [host.namespace for lab in (one, other) for host in lab.hosts]
         assert len({*names, one.bridge, other.bridge}) == 5
@@ -136,8 +136,8 @@ def test_labs_overlap_and_leave_nothing_behind(make_lab: MakeLab) -> None:
     assert not [name for name in names if Path("/run/netns", name).exists()]
 
 
-def test_a_failed_build_cleans_up(make_lab: MakeLab) -> None:
-    del make_lab
+@pytest.mark.usefixtures("lab_needed")
+def test_a_failed_build_cleans_up() -> None:
     lab = Lab([FAST, Shape(up=-1, down=1)])
     with pytest.raises(LabError, match="tbf"):
         lab.__enter__()
