@@ -18,10 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import SystemRandom
 
-from tests.fuzz.engine import Report, attempt, guarded, keep, weigh
+from tests.fuzz.engine import attempt, guarded, weigh
 from tests.fuzz.targets import TARGETS, fuzz_by_name
-
-CRASHERS = Path(".fuzz")
 
 
 def repeat(name: str, path: Path) -> int:
@@ -31,18 +29,6 @@ def repeat(name: str, path: Path) -> int:
         crash = attempt(target, path.read_bytes()) or weigh(target, path.read_bytes())
     print(f"{crash.traceback}{crash.reason}" if crash else "no crash")
     return 1 if crash else 0
-
-
-def told(report: Report) -> str:
-    """A report in lines, with the way to see the crash again."""
-    if report.crash is None:
-        return f"{report}, {report.lines} line pairs"
-    path = keep(report.crash, CRASHERS)
-    return (
-        f"{report.crash.traceback}{report}\n"
-        f"  input: {path}\n"
-        f"  again: python -m tests.fuzz {report.target} --input {path}"
-    )
 
 
 def main() -> int:
@@ -70,7 +56,7 @@ def main() -> int:
             report = future.result()
             total += report.inputs
             crashes += report.crash is not None
-            print(told(report), flush=True)
+            print(report.told(), flush=True)
     print(f"{len(names)} targets, seed {seed}, {total} inputs, {crashes} crashes")
     return 1 if crashes else 0
 

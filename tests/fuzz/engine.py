@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ import furymesh
 from tests.fuzz.mutate import Mutator
 
 CORPUS = Path(__file__).parent / "corpus"
+CRASHERS = Path(".fuzz")  # of the working directory; git ignores it
 MAX_SECONDS = 1.0  # of processor time for one input
 HANG_SECONDS = 20.0  # of processor time, after which an input is not waited for
 MAX_MEMORY = 64 * 1024 * 1024  # bytes that one input may make a target hold
@@ -118,8 +120,6 @@ def weigh(target: Target, data: bytes) -> Crash | None:
 
 
 def _crash(target: Target, data: bytes, error: BaseException) -> Crash:
-    import traceback
-
     told = "".join(traceback.format_exception(error, limit=-8))
     return Crash(target.name, data, type(error).__name__, f"{type(error).__name__}: {error}", told)
 
@@ -160,7 +160,19 @@ class Report:
 
     def __str__(self) -> str:
         outcome = self.crash.reason if self.crash else "no crash"
-        return f"{self.target}: seed {self.seed}, {self.inputs} inputs, {outcome}"
+        ways = f", {self.lines} line pairs" if self.lines else ""
+        return f"{self.target}: seed {self.seed}, {self.inputs} inputs{ways}, {outcome}"
+
+    def told(self) -> str:
+        """The report; a crash is kept, and told with its traceback and how to see it again."""
+        if self.crash is None:
+            return str(self)
+        path = keep(self.crash, CRASHERS)
+        return (
+            f"{self.crash.traceback}{self}\n"
+            f"  input: {path}\n"
+            f"  again: python -m tests.fuzz {self.target} --input {path}"
+        )
 
 
 def fuzz(

@@ -208,9 +208,9 @@ EVERY_MESSAGE: tuple[m.Message, ...] = (
     m.Goodbye(m.Reason.IDLE, "too quiet"),
 )
 _SPOKEN = tuple(map(codec.encode, EVERY_MESSAGE))
-_TALK = (_SPOKEN[0], *_SPOKEN[1:2], *(codec.encode(m.Have(1, (n,))) for n in (1, 300)))
+_TALK = (*_SPOKEN[:2], *(codec.encode(m.Have(1, (n,))) for n in (1, 300)))
 _DATA = (codec.encode(m.Data(1, 4, 0, 700)), bytes(300), bytes(400), codec.encode(m.Ping(1)))
-_LEAVING = (*_SPOKEN[3:4], codec.encode(_join(2)), codec.encode(_join(3, FILES[1])))
+_LEAVING = (_SPOKEN[3], codec.encode(_join(2)), codec.encode(_join(3, FILES[1])))
 _FRAMES = tuple(len(part).to_bytes(2, "big") + part for part in (*_SPOKEN, *_LEAVING))
 # Varints at their borders and beyond, and protobuf's groups, which nobody uses.
 _VARINTS = (b"\xff" * 4 + b"\x0f", b"\xff" * 9 + b"\x01", b"\x80" * 10, b"\x0b" * 150, b"\x0c")
