@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from furymesh.core.errors import FuryMeshError, LinkClosedError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
-from furymesh.net.connect import HANDSHAKE_SECONDS, Endpoint, _exactly, _exchange_hello
+from furymesh.net.connect import HANDSHAKE_SECONDS, Endpoint, _exactly, _exchange_hello, listen
 from furymesh.net.identity import Identity
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
@@ -168,6 +168,23 @@ async def wire(
         yield Wire(link, tcp)
     finally:
         tcp.close()
+
+
+@asynccontextmanager
+async def listening(
+    endpoint: Endpoint, take: Callable[[SecureLink], Awaitable[None]]
+) -> AsyncIterator[Address]:
+    """Let others dial an endpoint on a free port; what it does with their links is `take`."""
+    listeners = listen(Address("127.0.0.1", 0))
+    endpoint.listen_port = listeners[0].getsockname()[1]
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(endpoint.serve, listeners, take)
+            yield Address("127.0.0.1", endpoint.listen_port)
+            nursery.cancel_scope.cancel()
+    finally:
+        for sock in listeners:
+            sock.close()
 
 
 @asynccontextmanager

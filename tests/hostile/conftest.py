@@ -13,10 +13,13 @@ import pytest
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from tests.e2e.mesh import Mesh, RunningNode, same, write_blob
+from tests.hostile.assault import Scene
 from tests.hostile.attacker import memory
+from tests.waiting import block_until
 
 CHUNK = 64 * 1024
 SIZE = 48 * CHUNK - 5000  # the last chunk is short
+UNFINISHED = 24 * 1024 * 1024  # bytes of a download that no test lives to see the end of
 GROWTH = 64 * 1024 * 1024  # bytes that an attack may add to a node's memory
 
 
@@ -67,3 +70,15 @@ class Target:
 def target(mesh: Mesh) -> Iterator[Target]:
     with Target.serving(mesh, SIZE, chunk_size=CHUNK) as running:
         yield running
+
+
+@pytest.fixture
+def scene(mesh: Mesh, target: Target) -> Scene:
+    other = write_blob(mesh.root / "other.bin", UNFINISHED, seed=2)
+    shared = mesh.share("slow", other, chunk_size=CHUNK)
+    slow = mesh.node("slow", "--max-upload", "30k")
+    link = shared.link.text
+    handed = mesh.run("target", "get", link, "--detach", "--peer", slow.address)
+    assert handed.code == 0, handed.err
+    block_until(lambda: list(mesh.files("target").glob("*.part")))
+    return Scene(target.address, target.file_id, shared.file_id)

@@ -21,18 +21,17 @@ from furymesh.core.errors import EnvironmentFault, FuryMeshError, LinkClosedErro
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
-from furymesh.net.connect import Endpoint, listen
+from furymesh.net.connect import Endpoint
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import ByteStream
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from tests.beside import beside
-from tests.hostile.attacker import connect, new_endpoint
+from tests.hostile.attacker import connect, listening, new_endpoint
 from tests.waiting import until
 
 BACK_SECONDS = 0.05  # before one that was cut off comes again
 TRICKLE = 64 * 1024  # bytes; what is longer has a piece of a chunk in it
-LISTEN = Address("127.0.0.1", 0)
 
 
 @dataclass(slots=True)
@@ -43,10 +42,12 @@ class Content:
     chunk_size: int
     lie: Callable[[int], bool] = lambda chunk: False
     absent: bool = False  # nothing of what is announced can be read
+    asked: bool = False
     sent_bad: list[int] = field(default_factory=list)  # chunks, one entry each time
     sent_good: list[int] = field(default_factory=list)
 
     def resident_read_into(self, chunk: int, start: int, view: memoryview) -> bool:
+        self.asked = True
         if self.absent:
             raise EnvironmentFault("it was never here")
         with self.path.open("rb") as file:
@@ -111,20 +112,16 @@ class Peer:
     async def run(
         self, manifest: Manifest, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        endpoint = self.swarm.endpoint
-        listeners = listen(LISTEN)
-        endpoint.listen_port = listeners[0].getsockname()[1]
-        self.address = f"127.0.0.1:{endpoint.listen_port}"
         share = Share(self.swarm, manifest.file_id)
         self.swarm.add(share)
         share.serve(manifest, manifest.header.geometry.all_chunks, self.content)
-        try:
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                await endpoint.serve(listeners, partial(self._take, nursery))
-        finally:
-            for sock in listeners:
-                sock.close()
+        async with (
+            trio.open_nursery() as nursery,
+            listening(self.swarm.endpoint, partial(self._take, nursery)) as address,
+        ):
+            self.address = str(address)
+            task_status.started()
+            await trio.sleep_forever()
 
     async def _take(self, nursery: trio.Nursery, link: SecureLink) -> None:
         if link.hello is not None and link.hello.listen_port:

@@ -113,13 +113,12 @@ async def come_and_go(address: Address, how: str) -> None:
             async with wire(address, new_endpoint()) as link:
                 await link.answers()
             return
-        sock = await connect(address)
-        if how == "half":
-            sock.send(b"\0\x20" + bytes(16))
-        if how == "reset":
-            sock.send(b"\0\x20" + bytes(32))
-            reset(sock)
-        sock.close()
+        with await connect(address) as sock:
+            if how == "half":
+                sock.send(b"\0\x20" + bytes(16))
+            if how == "reset":
+                sock.send(b"\0\x20" + bytes(32))
+                reset(sock)
 
 
 async def connects(address: Address, count: int) -> None:

@@ -7,26 +7,11 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tests.e2e.mesh import Mesh, write_blob
 from tests.hostile.assault import SEED, Scene, attack, every_case
-from tests.hostile.conftest import CHUNK, Target
-from tests.waiting import block_until
+from tests.hostile.conftest import Target
 
 SHORT_CASES = 2  # per message type and state
 LONG_CASES = 1000
-UNFINISHED = 24 * 1024 * 1024  # bytes of a download that no test lives to see the end of
-
-
-@pytest.fixture
-def scene(mesh: Mesh, target: Target) -> Scene:
-    other = write_blob(mesh.root / "other.bin", UNFINISHED, seed=2)
-    shared = mesh.share("slow", other, chunk_size=CHUNK)
-    slow = mesh.node("slow", "--max-upload", "30k")
-    link = shared.link.text
-    handed = mesh.run("target", "get", link, "--detach", "--peer", slow.address)
-    assert handed.code == 0, handed.err
-    block_until(lambda: list(mesh.files("target").glob("*.part")))
-    return Scene(target.address, target.file_id, shared.file_id)
 
 
 def test_hostile_frames_end_one_link_at_most(scene: Scene, target: Target) -> None:

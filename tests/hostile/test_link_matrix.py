@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from furymesh.core.errors import FuryMeshError
 from furymesh.core.ids import node_id_text
 from furymesh.core.link import Address
-from furymesh.net.connect import Endpoint, listen
+from furymesh.net.connect import Endpoint
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import messages as m
 from furymesh.wire.authentication import LENGTH_SIZE, frame_message, make_payload
 from furymesh.wire.session import Session
 from tests.e2e.mesh import Mesh
-from tests.hostile.attacker import new_endpoint, new_handshake, new_identity
+from tests.hostile.attacker import listening, new_endpoint, new_handshake, new_identity
 from tests.hostile.dialling import (
     BAD_RECORDS,
     MESSAGES,
@@ -67,15 +67,8 @@ async def private_node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[P
         seen.links.append(link)
         link.close()
 
-    listeners = listen(Address("127.0.0.1", 0))
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(endpoint.serve, listeners, keep)
-            yield Place(Address("127.0.0.1", listeners[0].getsockname()[1]), listed, psk), seen
-            nursery.cancel_scope.cancel()
-    finally:
-        for sock in listeners:
-            sock.close()
+    async with listening(endpoint, keep) as address:
+        yield Place(address, listed, psk), seen
 
 
 async def test_listed_peer_with_the_key_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,9 +44,8 @@ def ceiling(target: Target) -> Iterator[Path]:
     group.rmdir()
 
 
-def withstand(target: Target, group: Path, cases: int) -> int:
+def withstand(target: Target, scene: Scene, group: Path, cases: int) -> int:
     """Crowds and hostile frames together; the most memory that was in use."""
-    scene = Scene(target.address, target.file_id, target.file_id)
     with besieged(target.address, target.file_id, CROWD):
         trio.run(partial(attack, scene, every_case(cases)))
     assert target.node.process.process.poll() is None, "the node was killed"
@@ -55,16 +54,16 @@ def withstand(target: Target, group: Path, cases: int) -> int:
     return int((group / "memory.max_usage_in_bytes").read_text())
 
 
-def test_attacks_fit_in_a_small_house(target: Target, ceiling: Path) -> None:
-    withstand(target, ceiling, SHORT_CASES)
+def test_attacks_fit_in_a_small_house(target: Target, scene: Scene, ceiling: Path) -> None:
+    withstand(target, scene, ceiling, SHORT_CASES)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_long_attacks_fit_in_a_small_house(
-    target: Target, ceiling: Path, record_property: Record
+    target: Target, scene: Scene, ceiling: Path, record_property: Record
 ) -> None:
-    most = withstand(target, ceiling, LONG_CASES)
+    most = withstand(target, scene, ceiling, LONG_CASES)
     record_property("row", 14)
     record_property("cases", sum(CROWD.values()))
     record_property("result", f"no kill; {most >> 20} MiB of {CEILING >> 20} MiB at the most")

@@ -140,6 +140,7 @@ def test_peer_that_ends_in_the_middle_of_a_chunk_holds_nobody_up(
         peers = [peer.address for peer in (*gone, honest)]
         user = mesh.start_get("user", film.link, peers=peers)
         complete = finished(user)
+    assert all(peer.content.asked for peer in gone), "one was asked for nothing"
     assert same(Path(complete["path"]), film.path)
     assert not BanStore(mesh.home("user")).load()[0], "nobody sent a wrong byte"
     assert complete["seconds"] < STALL_SECONDS

@@ -12,11 +12,10 @@ import trio
 
 from furymesh.core.ids import discovery_tag
 from furymesh.core.link import Address
-from furymesh.net.connect import listen
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import messages as m
 from furymesh.wire.codec import encode
-from tests.hostile.attacker import ANSWER_SECONDS, Wire, new_endpoint, wire
+from tests.hostile.attacker import Wire, listening, new_endpoint, wire
 from tests.hostile.conftest import Target
 from tests.waiting import until
 
@@ -37,29 +36,21 @@ async def eavesdropper() -> AsyncIterator[tuple[Address, list[m.Join]]]:
     """A peer that knows nothing, and what the others ask it for."""
     heard: list[m.Join] = []
 
-    endpoint = new_endpoint()
-    listeners = listen(Address("127.0.0.1", 0))
-    address = Address("127.0.0.1", listeners[0].getsockname()[1])
-
     async def take(link: SecureLink) -> None:
         message = await Wire(link, link._stream).hear()  # type: ignore[arg-type]
         assert isinstance(message, m.Join)
         heard.append(message)
         link.close()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(endpoint.serve, listeners, take)
+    async with listening(new_endpoint(), take) as address:
         yield address, heard
-        nursery.cancel_scope.cancel()
-    for sock in listeners:
-        sock.close()
 
 
 async def overheard(target: Target) -> m.Join:
     """A Join that somebody entitled sent to a peer which is not."""
     async with eavesdropper() as (address, heard), wire(address) as honest:
         await honest.say(honest.link.session.join(target.file_id))
-        await until(lambda: heard, ANSWER_SECONDS)
+        await until(lambda: heard)
     return heard[0]
 
 
