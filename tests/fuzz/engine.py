@@ -12,6 +12,7 @@ import contextlib
 import gc
 import hashlib
 import itertools
+import math
 import resource
 import signal
 import sys
@@ -189,17 +190,15 @@ def fuzz(
     pool = list(target.corpus().values())
     mutator = Mutator(rng, pool, target.tokens)
     coverage = Coverage() if seconds is not None else None
-    end = time.monotonic() + (seconds or 0)
+    end = math.inf if seconds is None else time.monotonic() + seconds
     with guarded():
         for data in list(pool):
             report.inputs += 1
             report.crash = report.crash or attempt(target, data) or weigh(target, data)
             if coverage:
                 coverage.news(target, data)
-        for number in itertools.count(1):
-            if report.crash or number - 1 == count:
-                break
-            if seconds is not None and time.monotonic() >= end:
+        for number in itertools.count() if count is None else range(count):
+            if report.crash or time.monotonic() >= end:
                 break
             data = mutator.next()
             report.inputs += 1

@@ -20,10 +20,15 @@ from tests.fuzz.engine import Target
 PSK = b"p" * 32
 # A point of low order: it agrees on nothing with anybody.
 LOW_ORDER = bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800")
-_STATIC = {True: X25519PrivateKey.from_private_bytes(b"1" * 32)}
-_STATIC[False] = X25519PrivateKey.from_private_bytes(b"2" * 32)
-_EPHEMERAL = {True: X25519PrivateKey.from_private_bytes(b"3" * 32)}
-_EPHEMERAL[False] = X25519PrivateKey.from_private_bytes(b"4" * 32)
+# By the role: the initiator's, the responder's.
+_STATIC = {
+    True: X25519PrivateKey.from_private_bytes(b"1" * 32),
+    False: X25519PrivateKey.from_private_bytes(b"2" * 32),
+}
+_EPHEMERAL = {
+    True: X25519PrivateKey.from_private_bytes(b"3" * 32),
+    False: X25519PrivateKey.from_private_bytes(b"4" * 32),
+}
 _IDENTITY = Ed25519PrivateKey.from_private_bytes(b"5" * 32)
 
 

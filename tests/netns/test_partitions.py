@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import permutations
@@ -30,7 +30,7 @@ HEALED = 30.0  # seconds within which everybody has to be going on again
 PATIENCE = 240.0  # seconds for a whole download under the worst of these
 BEGUN = 0.2  # of the content, that everybody has when the network breaks
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.1  # from one reading of what everybody has to the next
 
 Record = Callable[[str, object], None]
 
@@ -67,13 +67,14 @@ class Trial:
         for leecher in self.leechers:
             assert same(Path(finished(leecher, PATIENCE)["path"]), self.source)
 
-    def sit_out_split(self, cut_off: Sequence[int], seconds: float) -> float:
+    def sit_out_split(self, cut_off: Collection[int], seconds: float) -> float:
         """Let nothing through between these leechers and the rest, silently, for a while.
 
         They keep each other. After how many seconds they are going on again.
         """
         away = {self.hosts[number + 1] for number in cut_off}
         parted = [pair for pair in permutations(self.hosts, 2) if len(away & set(pair)) == 1]
+        others_go_on = self.going_on(set(range(len(self.leechers))) - set(cut_off))
         for host, other in parted:
             host.shut_out(other)
         sent = self.hosts[0].sent().payload
@@ -82,19 +83,20 @@ class Trial:
             seconds,
             LOOK_SECONDS,
         )
+        assert others_go_on(), "who kept the seed was held up"
         for host, other in parted:
             host.let_in(other)
         return self.recovery(cut_off)
 
-    def recovery(self, numbers: Sequence[int]) -> float:
-        """Seconds from now until each of these leechers has more than now, or is complete."""
+    def going_on(self, numbers: Collection[int]) -> Callable[[], bool]:
+        """Whether each of these leechers has more than at this call, or is complete."""
         before = {number: self.done(number) for number in numbers}
+        return lambda: all(self.complete(n) or self.done(n) > before[n] for n in numbers)
+
+    def recovery(self, numbers: Collection[int]) -> float:
+        """Seconds from now until each of these leechers is going on."""
         start = time.monotonic()
-
-        def going_on() -> bool:
-            return all(self.complete(n) or self.done(n) > before[n] for n in numbers)
-
-        block_until(going_on, HEALED)
+        block_until(self.going_on(numbers), HEALED)
         return time.monotonic() - start
 
 
