@@ -39,7 +39,7 @@ def test_what_fails_before_it_records_anything_is_in_the_table(tmp_path: Path) -
     table.write_text(HEAD)
     tried = tmp_path / "test_tried.py"
     tried.write_text("import pytest\n@pytest.mark.promise(3)\ndef test_it(absent): pass\n")
-    options = [
+    options: list[str | Path] = [
         "-q",
         "-p",
         "tests.reliability",
