@@ -11,19 +11,25 @@ from random import Random
 import trio
 
 from furymesh.core.bitfield import mask_of
+from furymesh.core.errors import FuryMeshError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
 from furymesh.discovery.book import Source
 from furymesh.net.connect import Endpoint, listen
+from furymesh.net.handler import Piece
 from furymesh.net.identity import load_or_create
 from furymesh.net.secure_link import SecureLink
+from furymesh.net.stream import TcpStream
 from furymesh.storage.order import Order, Settings
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
+from furymesh.wire import messages as m
+from tests.waiting import until
 
 CHUNK = 16 * 1024
 PATIENCE = 10.0  # seconds; nothing here takes one
@@ -136,3 +142,76 @@ async def _start(nursery: trio.Nursery, home: Path) -> Peer:
     nursery.start_soon(serve)
     nursery.start_soon(swarm.watch)
     return Peer(home, swarm, nursery)
+
+
+@dataclass
+class Deaf:
+    """Joins one share, and at the first chunk reads nothing more until it `hears` again."""
+
+    file_id: FileId
+    hears: trio.Event = field(default_factory=trio.Event)
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        if isinstance(message, m.Join):
+            link.session.accept(message, self.file_id)
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        return memoryview(bytearray(data.length)) if self.hears.is_set() else None
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        await self.hears.wait()
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """Nothing is."""
+
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        return None
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """Nothing is read."""
+
+
+# --- links and shares between peers ---------------------------------------------------
+
+
+def only_link(swarm: Swarm) -> SecureLink:
+    (link,) = swarm.links.values()
+    return link
+
+
+def peer_of(peer: Peer, link: SecureLink) -> bool:
+    """Whether a node has the other end of this link."""
+    return any(other.remote[1] == _port(link) for other in peer.swarm.links.values())
+
+
+def _port(link: SecureLink) -> int:
+    stream = link._stream
+    assert isinstance(stream, TcpStream)
+    return int(stream._socket.getsockname()[1]) if stream._socket.fileno() >= 0 else 0
+
+
+async def member(one: Peer, other: Peer) -> SecureLink:
+    """A link from another peer on which a share is live."""
+    data = blob(3)
+    here = one.swarm.shares.get(manifest_of(data).file_id) or one.serve(data)
+    members = len(here.members)
+    link = await other.dial(one)
+    await until(lambda: other.swarm.links)
+    if manifest_of(data).file_id not in other.swarm.shares:
+        await wanting(other, data)
+    await until(lambda: len(here.members) > members)
+    return link
+
+
+async def wanting(peer: Peer, data: bytes) -> Share:
+    """A share that this peer knows of and holds nothing of, joined on every link."""
+    manifest = manifest_of(data)
+    share = Share(peer.swarm, manifest.file_id)
+    peer.swarm.add(share)
+    share.serve(manifest, 0, None)
+    for link in list(peer.swarm.links.values()):
+        peer.swarm.join(link, share)
+    return share
