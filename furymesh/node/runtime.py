@@ -13,7 +13,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import trio
 
@@ -32,7 +31,7 @@ from furymesh.node import leftovers
 from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
 from furymesh.node.passphrase import opened_protection
-from furymesh.node.secret_file import read_secret
+from furymesh.node.secret_file import read_psk
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
@@ -44,7 +43,6 @@ from furymesh.swarm.events import Event, Result
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire.messages import Reason
-from furymesh.wire.noise import KEY_SIZE
 
 FAREWELL_SECONDS = 0.5  # for goodbyes to get out when the process ends
 ANY_ADDRESS = "0.0.0.0"
@@ -228,7 +226,7 @@ async def _open_runtime(
     endpoint = Endpoint(
         identity,
         allow=frozenset(allowed) or None,
-        psk=_read_psk(config.node.psk_file),
+        psk=read_psk(config.node.psk_file) if config.node.psk_file else None,
         upload=[Budget(max_upload)] if max_upload else [],
         # Also without a limit of its own, where a link is to be held to a download's.
         download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
@@ -284,20 +282,3 @@ def download_settings(config: Config, protection: Protection = PLAIN) -> Setting
 def limit(flag: float | None, configured: str | None) -> float | None:
     """The rate (bytes/s) of a flag or, without one, of the configuration; None for no limit."""
     return flag if flag is not None else parse_size(configured) if configured else None
-
-
-def _read_psk(path: Path | None) -> bytes | None:
-    """The pre-shared key of a private swarm: 64 hex digits in a file."""
-    if path is None:
-        return None
-    raw = read_secret(path, "node.psk_file")
-    try:
-        key = bytes.fromhex(raw.decode("ascii").strip())
-    except ValueError:
-        key = b""
-    if len(key) != KEY_SIZE:
-        raise LocalDataError(
-            "the file that node.psk_file names holds no pre-shared key: write 64 hex digits"
-            " there, like those of `openssl rand -hex 32`"
-        )
-    return key

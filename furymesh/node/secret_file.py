@@ -10,10 +10,29 @@ import os
 import stat
 from pathlib import Path
 
-from furymesh.core.errors import EnvironmentFault
+from furymesh.core.errors import EnvironmentFault, LocalDataError
+from furymesh.wire.noise import KEY_SIZE
 
 MAX_SECRET = 4096  # bytes; a passphrase of a page, and nothing to read for long
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def read_psk(path: Path) -> bytes:
+    """The pre-shared key of a private swarm: 64 hex digits in a file.
+
+    Raises EnvironmentFault, LocalDataError.
+    """
+    raw = read_secret(path, "node.psk_file")
+    try:
+        key = bytes.fromhex(raw.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise LocalDataError(
+            "the file that node.psk_file names holds no pre-shared key: write 64 hex digits"
+            " there, like those of `openssl rand -hex 32`"
+        )
+    return key
 
 
 def read_secret(path: Path, setting: str) -> bytes:

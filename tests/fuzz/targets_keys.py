@@ -16,7 +16,7 @@ from furymesh.core.errors import (
 from furymesh.core.ids import node_id_text
 from furymesh.core.protection import Protection
 from furymesh.net import identity
-from furymesh.node import runtime
+from furymesh.node import secret_file
 from tests.fuzz.engine import Target
 from tests.fuzz.material import FILE_ID, KEY, place, put, text_of
 
@@ -73,8 +73,7 @@ def sealed_key(data: bytes) -> None:
 
 
 def psk(data: bytes) -> None:
-    key = runtime._read_psk(put(place("psk") / "psk", data))
-    assert key is not None
+    key = secret_file.read_psk(put(place("psk") / "psk", data))
     assert len(key) == 32
 
 
