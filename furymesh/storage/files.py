@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -258,6 +259,12 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
             break
         done += count
     return done
+
+
+def free_space(directory: Path) -> int:
+    """Bytes that may still be written to the disk of a directory; raises EnvironmentFault."""
+    with translating(directory, "look at"):
+        return shutil.disk_usage(directory).free
 
 
 def leave_free(fd: int, shown_as: Path, reserve: int, size: int) -> None:

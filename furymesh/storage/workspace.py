@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from furymesh.core.sealing import Sealer
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.core.units import format_size
 from furymesh.storage.content import Content
-from furymesh.storage.files import translating
+from furymesh.storage.files import free_space
 from furymesh.storage.finished import facts_of, layout_on_disk
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.manifests import ManifestStore
@@ -231,8 +230,7 @@ class Workspace:
         if not self.settings.check_space:
             return
         needed = geometry.size - geometry.bytes_in(present)
-        with translating(part.parent, "look at"):
-            free = shutil.disk_usage(part.parent).free
+        free = free_space(part.parent)
         if needed + self.settings.reserve > free and needed:
             raise DiskFullError(
                 f"{shown(str(part.parent))} has {format_size(free)} free, but {format_size(needed)}"

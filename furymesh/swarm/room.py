@@ -11,7 +11,6 @@ Always true:
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,7 +18,7 @@ import trio
 
 from furymesh.core.errors import DiskFullError
 from furymesh.core.scheduler import TICK
-from furymesh.storage.files import translating
+from furymesh.storage.files import free_space
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.events import Event, Note
@@ -112,14 +111,9 @@ class DiskRoom:
         """Until the disk has room, for one look at least: a quota is not seen by looking."""
         directory = self._part.path.parent
         to_come = max(min(self._fetching.missing_bytes, self._wanted), MIN_ROOM_BYTES)
-
-        def free() -> int:
-            with translating(directory, "look at"):
-                return shutil.disk_usage(directory).free
-
         while True:
             await trio.sleep(self._poll)
-            if await trio.to_thread.run_sync(free) >= self._reserve + to_come:
+            if await trio.to_thread.run_sync(free_space, directory) >= self._reserve + to_come:
                 return
 
     def _lose(self) -> int:
