@@ -30,6 +30,10 @@ def test_an_empty_journal_claims_nothing() -> None:
 
 def test_the_bytes_of_a_record_are_fixed() -> None:
     assert journal((RecordKind.HAVE, 7)).hex() == "bc9ecb36000000000100000000000007"
+    assert journal((RecordKind.EPOCH, 7))[4:].hex() == "000000000200000000000007"
+    writer = RecordWriter(SALT)
+    writer.advance(2**32 - 1)
+    assert writer.record(RecordKind.HAVE, 7)[4:].hex() == "ffffffff0100000000000007"
 
 
 def test_records_count_as_volatile_until_an_epoch_covers_them() -> None:

@@ -25,7 +25,7 @@ REFUSED_COMPONENTS = [
 
 ACCEPTED_COMPONENTS = [
     *["a", "a b", ".hidden", "..a", "a..b", "...a", "-rf", "~", "$HOME", "ab:c", "1:2"],
-    *["console", "com", "COM10", "lpt", "nul-1", "aux_", "null.txt"],
+    *["console", "com", "comx", "COM10", "lpt", "nul-1", "aux_", "null.txt"],
     *["é", "日本語", "👩\u200d👩\u200d👧", "x" * 255, "<script>", "a\u00a0b", "*?"],
 ]
 
@@ -53,6 +53,13 @@ def test_accepts_component(name: str) -> None:
 def test_refuses_path(path: str) -> None:
     with pytest.raises(InvalidManifestError):
         check_path(path)
+
+
+def test_accepts_a_path_as_long_as_systems_do() -> None:
+    components = ["x" * 255] * 15 + ["x" * 254, "x"]
+    assert check_path("/".join(components)) == tuple(components)
+    with pytest.raises(InvalidManifestError, match="longer than 4096 bytes"):
+        check_path("/".join([*components[:-1], "xx"]))
 
 
 def test_refusal_shows_the_name_escaped_and_cut() -> None:

@@ -13,7 +13,7 @@ from blake3 import blake3
 from furymesh.core import snapshot
 from furymesh.core.bitfield import mask_of
 from furymesh.core.errors import DamagedResumeDataError, UsageError
-from furymesh.core.geometry import MAX_STREAM_SIZE
+from furymesh.core.geometry import MAX_CHUNKS, MAX_STREAM_SIZE
 from furymesh.core.ids import FileId
 from furymesh.core.journal import RecordKind, RecordWriter
 from furymesh.core.snapshot import (
@@ -240,6 +240,13 @@ def test_metadata_of_the_greatest_size_is_written_and_read(monkeypatch: pytest.M
     monkeypatch.setattr(snapshot, "MAX_METADATA", size - 1)
     with pytest.raises(UsageError, match="fewer"):
         encode()
+
+
+def test_the_largest_snapshot_is_within_the_limit_for_files() -> None:
+    meta = dataclasses.replace(META, chunks_total=MAX_CHUNKS)
+    raw = encode(meta=meta)
+    metadata_size = int.from_bytes(raw[36:40], "big")
+    assert len(raw) - metadata_size + snapshot.MAX_METADATA <= snapshot.MAX_SNAPSHOT
 
 
 def test_the_key_and_the_header_are_not_shown() -> None:

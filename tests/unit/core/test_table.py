@@ -34,6 +34,7 @@ HOSTILE_TABLES = {
     "full empty directory": line(b"a", kind=2) + line(b"a/b"),
     "case collision": line(b"A") + line(b"a"),
     "huge": line(b"a", size=MAX_STREAM_SIZE + 1),
+    "as huge as can be": line(b"a", size=2**64 - 1),
     "huge length": struct.pack(">BH", 0, 65535) + b"a" * 100,
 }
 
