@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PURE := tests/unit/core tests/unit/wire
 
-.PHONY: demo test coverage lint bench torture fuzz proto lock clean
+.PHONY: demo test coverage lint bench torture fuzz mutants proto lock clean
 
 # The environment: pinned versions with their hashes, then the project itself.
 $(READY): requirements.lock pyproject.toml
@@ -40,6 +40,15 @@ torture: $(READY)  ## the long forms of the tests: many kills, many seeds
 fuzz: $(READY)  ## every parser on hostile input; FUZZ_SECONDS for each, 300 unless told
 	$(BIN)/python -m tests.fuzz
 
+# Beside the environment, not in it: nothing else needs these four.
+$(VENV)/mutmut: | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ \
+	  mutmut==3.8.1 libcst==1.9.0 setproctitle==1.3.8 textual==8.2.8
+
+mutants: $(VENV)/mutmut  ## small changes of the code that no test notices; a quarter of an hour
+	PYTHONPATH=$(abspath $<) $(BIN)/python -m mutmut run
+	PYTHONPATH=$(abspath $<) $(BIN)/python -m mutmut results
+
 proto: $(READY)  ## regenerate furymesh/wire/pb after a change in proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=furymesh/wire/pb --pyi_out=furymesh/wire/pb proto/furymesh.proto
 
@@ -49,4 +58,4 @@ lock:  ## resolve the dependencies anew and pin them with hashes
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo .coverage
+	rm -rf $(VENV) build dist mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo .coverage
