@@ -61,6 +61,8 @@ class Dialler:
                     if candidate is None:
                         break
                     candidate.busy = True
+                    if not candidate.failures:
+                        candidate.outcome = "connecting"
                     self._dialling += 1
                     self._admission.dialling += 1
                     links.start_soon(self._dial, candidate)
@@ -118,7 +120,7 @@ class Dialler:
             book.failed(file_id, candidate, self._swarm.now(), "every connection is in use")
             return
         self._dialled.add(link)
-        book.connected(candidate)
+        book.connected(candidate, process)
         try:
             await self._swarm.run_link(link)
         finally:

@@ -284,6 +284,7 @@ class Download:
         if old is not None:
             old.close()
         share.fetcher = None
+        self._swarm.advertise(share)
         share.gained(list(chunks_of(share.geometry.all_chunks & ~share.have)))
         share.announce()
 
