@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from furymesh.core.ids import FileId
 from furymesh.storage.resume import Summary, list_all
-from tests.e2e.mesh import CONFIG, Done, same
+from tests.apart import TEXT
+from tests.e2e.mesh import Done, same
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -190,7 +191,7 @@ class User:
         self.files = root / "files"
         self.config = root / "config.yaml"
         self.files.mkdir(parents=True)
-        self.config.write_text(CONFIG + config)
+        self.config.write_text(TEXT + config)
 
     def argv(self, command: str, *rest: object) -> list[object]:
         return [command, "--config", self.config, "--data-dir", self.home, *rest]
