@@ -63,6 +63,17 @@ class Source(IntEnum):
         """In one word, for people and programs."""
         return self.name.lower()
 
+    @property
+    def place(self) -> str:
+        """Where peers are looked for by it, "" if it does not look."""
+        return _PLACES.get(self, "")
+
+
+_PLACES = {
+    Source.LAN: "on the local network",
+    Source.TRACKER: "at trackers",
+    Source.DHT: "in the DHT",
+}
 
 Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
 

@@ -77,6 +77,7 @@ class Runtime:
             report=lambda problem: self.swarm.report(problem),
             rng=self.swarm.rng,
         )
+        self.swarm.looking = lambda: self.finder.looking
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}

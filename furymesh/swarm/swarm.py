@@ -23,7 +23,7 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import ID_SIZE, DiscoveryTag, FileId, discovery_tag
 from furymesh.core.uploads import Uploads
-from furymesh.discovery.book import PeerBook
+from furymesh.discovery.book import PeerBook, Source
 from furymesh.discovery.source import Interests
 from furymesh.net.connect import Endpoint
 from furymesh.net.handler import Piece
@@ -53,6 +53,7 @@ class Swarm:
         self.links: dict[Process, SecureLink] = {}
         self.admission = Admission(endpoint, self.links, self.shares, max_links)
         self.book = PeerBook(rng, self.links)
+        self.looking: Callable[[], tuple[Source, ...]] = tuple  # where, besides
         self.interests = Interests(0)  # in nothing private; whoever listens sets the port
         self.tags: dict[DiscoveryTag, FileId] = {}
         self.news = News()
