@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from furymesh.core.errors import ProtocolError
-from furymesh.core.ids import DiscoveryTag, NodeId
+from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
 from furymesh.wire.datagrams import (
     MAX_DATAGRAM,
     MAX_TAGS,
@@ -20,6 +21,7 @@ from furymesh.wire.datagrams import (
     encode_offer,
 )
 
+DOCS = Path(__file__).parents[3] / "docs" / "discovery.md"
 NODE, INSTANCE = NodeId(b"n" * 32), b"instance"
 
 
@@ -44,6 +46,18 @@ def changed(message: Discover | Offer, **fields: Any) -> bytes:
 def test_what_is_written_is_read(count: int) -> None:
     assert decode(encode_discover(discover(count))) == discover(count)
     assert decode(encode_offer(offer(count), MAX_DATAGRAM)) == offer(count)
+
+
+def test_the_datagrams_in_the_documentation_are_real() -> None:
+    text = DOCS.read_text("utf-8")
+    question, answer = [line.encode() for line in text.splitlines() if line.startswith("{")]
+    told = decode(question)
+    assert isinstance(told, Discover)
+    assert told.tags == (discovery_tag(FileId(bytes(range(32)))),)
+    assert encode_discover(told) == question
+    offered = decode(answer)
+    assert isinstance(offered, Offer)
+    assert encode_offer(offered, len(question)) == answer
 
 
 def test_a_service_without_shares_has_no_tags() -> None:
