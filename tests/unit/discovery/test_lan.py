@@ -12,10 +12,11 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 
 from furymesh.core.ids import DiscoveryTag, NodeId
 from furymesh.discovery import lan as lan_module
-from furymesh.discovery.lan import HEARD_OF_ONE, MAX_MACHINES, MAX_PORTS, Lan
+from furymesh.discovery.lan import HEARD_OF_ONE, MAX_MACHINES, MAX_PORTS, PORT_SECONDS, Lan
 from furymesh.discovery.source import Interests, Sighting
 from furymesh.net.multicast import GROUP_V4, IP_MULTICAST_ALL, PORT
 from furymesh.wire.datagrams import (
@@ -245,7 +246,50 @@ async def test_one_machine_names_few_ports(stranger: Stranger) -> None:
     assert len({seen.address.port for seen in node.seen}) == MAX_PORTS
 
 
-async def test_a_flood_leaves_tables_bounded_and_raises_nothing() -> None:
+async def test_no_more_is_read_of_one_machine_than_its_share(stranger: Stranger) -> None:
+    tag = fresh()
+    with listening() as sock:
+        async with running() as node:
+            node.interests.add(tag, wanted=True)
+            await trio.sleep(SETTLED)
+            there = node.own_port(sock, tag)
+            for _ in range(10):
+                for _ in range(30):
+                    stranger.offer(there, tag)
+                await trio.sleep(0.01)
+            await trio.sleep(SETTLED)
+    assert HEARD_OF_ONE <= len(node.seen) <= 3 * HEARD_OF_ONE
+
+
+async def test_who_accepts_no_links_does_not_answer(stranger: Stranger) -> None:
+    tag = fresh()
+    async with running() as node:
+        node.interests.port = 0
+        node.interests.add(tag, wanted=True)
+        stranger.ask(tag)
+        await trio.sleep(SETTLED)
+        assert stranger.heard() == []
+
+
+async def test_machines_that_lied_are_forgotten_for_others() -> None:
+    lan = Running().lan
+    for number in range(3 * MAX_MACHINES):
+        assert lan._is_believed(f"10.1.{number >> 8}.{number & 255}", 1000)
+    assert len(lan._ports) == MAX_MACHINES
+
+
+async def test_a_machine_may_name_other_ports_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    lan = Running().lan
+    for _ in range(3):
+        believed = [lan._is_believed("10.1.2.3", port) for port in range(1000, 1000 + MAX_PORTS)]
+        assert all(believed)
+        assert not lan._is_believed("10.1.2.3", 999)
+        await trio.sleep(PORT_SECONDS + 1)
+
+
+async def test_a_flood_raises_nothing() -> None:
     tag, rng = fresh(), Random(3)
     with listening() as sock:
         async with running() as node:
@@ -260,5 +304,4 @@ async def test_a_flood_leaves_tables_bounded_and_raises_nothing() -> None:
                 if number % 32 == 0:
                     await trio.sleep(0.01)
             await trio.sleep(SETTLED)
-            assert len(node.lan._ports) <= MAX_MACHINES
             assert node.seen
