@@ -2,8 +2,8 @@
 
 Who wants shares asks for their discovery tags; who takes part in them answers
 with the port where it accepts links, and says nothing by itself. Questions are
-repeated with growing pauses, the longer the more answers come, and at once when
-another share is wanted or an interface has come.
+repeated with growing pauses, the longer the more peers are linked, and at once
+when another share is wanted or an interface has come.
 
 Always true: nothing is answered but questions for shares that are announced, at
 most ANSWERS a second, and no sender gets this node to hold or do more than the
@@ -37,7 +37,7 @@ from furymesh.wire.datagrams import (
 
 FIRST_PAUSE = 0.5  # seconds after a first question: a datagram may be lost
 LONG_PAUSE = 8.0  # who began to take part is found within it
-MAX_PAUSE = 32.0  # where as many have answered: no more than about one answer a second
+MAX_PAUSE = 32.0  # where as many peers are linked: about one answer a second is enough
 LEAST_PAUSE = 0.1  # between two rounds, whatever happens
 LOOK_SECONDS = 2.0  # between two looks for interfaces
 MAX_QUESTIONS = 8  # datagrams of one round; other shares have their turn in the next
@@ -69,7 +69,6 @@ class Lan:
         self._news = trio.Event()  # a share is wanted, or an interface has come
         self._interface_came = False
         self._waiting = 0
-        self._offers = 0  # since the last round of questions
 
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Look and answer until cancelled; raises EnvironmentFault without any socket."""
@@ -105,8 +104,9 @@ class Lan:
                     segments.ask(question)
                 asked, last = wanted, now
                 due = now + pause * self._rng.uniform(0.75, 1.25)
-                pause = min(2 * pause, max(LONG_PAUSE, min(self._offers, MAX_PAUSE)))
-                self._offers = 0
+                # Not the answers count, which anybody can make up, but links.
+                peers = min(map(interests.peers, wanted))
+                pause = min(2 * pause, max(LONG_PAUSE, min(peers, MAX_PAUSE)))
             with trio.move_on_at(due if wanted else math.inf):
                 await self._news.wait()
 
@@ -184,7 +184,6 @@ class Lan:
         message = self._read(raw, sender)
         if not isinstance(message, Offer) or not self._is_believed(sender[0], message.port):
             return
-        self._offers += 1
         address, process = Address(sender[0], message.port), (message.node_id, message.instance)
         for tag in message.tags:
             if interests.is_wanted(tag):

@@ -47,6 +47,8 @@ class Interests:
         """`port` is where this process accepts links; 0 for nowhere: then there is
         nothing to announce, and sources only look."""
         self.port = port
+        # With how many peers a share is live: whoever has many looks less often.
+        self.peers: Callable[[DiscoveryTag], int] = lambda tag: 0
         self._wanted: dict[DiscoveryTag, bool] = {}
         self._changed = trio.Event()
 

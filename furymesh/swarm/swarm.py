@@ -55,6 +55,7 @@ class Swarm:
         self.book = PeerBook(rng, self.links)
         self.looking: Callable[[], tuple[Source, ...]] = tuple  # where, besides
         self.interests = Interests(0)  # in nothing private; whoever listens sets the port
+        self.interests.peers = lambda tag: len(self.shares[self.tags[tag]].members)
         self.tags: dict[DiscoveryTag, FileId] = {}
         self.news = News()
         self._decoy = FileId(bytes(ID_SIZE))  # stands in for a share that is not here

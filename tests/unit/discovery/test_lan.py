@@ -187,6 +187,21 @@ async def test_questions_are_repeated_ever_later() -> None:
     assert pauses[0] < 1.0 < pauses[-1]
 
 
+async def test_who_has_many_peers_asks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lan_module, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(lan_module, "LONG_PAUSE", 0.2)
+    for peers, least, most in ((0, 0.1, 0.4), (1, 0.6, 2.0)):
+        tag = fresh()
+        with listening() as sock:
+            async with running() as node:
+                node.interests.peers = lambda tag, count=peers: count  # type: ignore[misc]
+                node.interests.add(tag, wanted=True)
+                await questions(sock, tag, 5)
+                begun = trio.current_time()
+                await questions(sock, tag)
+                assert least < trio.current_time() - begun < most
+
+
 async def test_what_becomes_wanted_is_asked_for_at_once() -> None:
     first, second = fresh(), fresh()
     with listening() as sock:
