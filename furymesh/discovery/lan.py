@@ -38,6 +38,8 @@ from furymesh.wire.datagrams import (
 FIRST_PAUSE = 0.5  # seconds after a first question: a datagram may be lost
 LONG_PAUSE = 8.0  # who began to take part is found within it
 MAX_PAUSE = 32.0  # where as many peers are linked: about one answer a second is enough
+# While datagrams have to be dropped, the answer that matters may be among them.
+CROWDED_PAUSE = 2.0
 LEAST_PAUSE = 0.1  # between two rounds, whatever happens
 LOOK_SECONDS = 2.0  # between two looks for interfaces
 MAX_QUESTIONS = 8  # datagrams of one round; other shares have their turn in the next
@@ -92,6 +94,7 @@ class Lan:
     async def _ask(self, interests: Interests, segments: Multicast) -> None:
         asked: frozenset[DiscoveryTag] = frozenset()
         pause, last, due = FIRST_PAUSE, -math.inf, math.inf
+        refused = 0
         while True:
             self._news = trio.Event()
             now, wanted = trio.current_time(), interests.wanted
@@ -106,7 +109,11 @@ class Lan:
                 due = now + pause * self._rng.uniform(0.75, 1.25)
                 # Not the answers count, which anybody can make up, but links.
                 peers = min(map(interests.peers, wanted))
-                pause = min(2 * pause, max(LONG_PAUSE, min(peers, MAX_PAUSE)))
+                longest = max(LONG_PAUSE, min(peers, MAX_PAUSE))
+                if self._heard.refused > refused and not peers:
+                    longest = CROWDED_PAUSE
+                refused = self._heard.refused
+                pause = min(2 * pause, longest)
             with trio.move_on_at(due if wanted else math.inf):
                 await self._news.wait()
 

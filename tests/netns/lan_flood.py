@@ -1,7 +1,8 @@
 """A host of the lab that floods discovery: hears questions, and sends lies to who asks.
 
-Run as `lan_flood.py --rate N --count N --seed N HOST…`; the hosts are addresses of its own
-from which it sends. It ends after that many datagrams, saying how many of each kind it sent.
+Run as `lan_flood.py --rate N --tell N --seed N HOST…`; the hosts are addresses of its own
+from which it sends. After N datagrams it says how many of each kind it sent, and goes on
+until it is ended.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ _KINDS = ("question", "noise", "deep", "mutated")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--tell", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("hosts", nargs="+")
     options = parser.parse_args()
@@ -107,15 +108,16 @@ def main() -> None:
         flood.listen(None)
     print(json.dumps({"event": "flooding"}), flush=True)
     start, sent = time.monotonic(), 0
-    while sent < options.count:
-        due = min(int((time.monotonic() - start) * options.rate), options.count)
+    while True:
+        due = int((time.monotonic() - start) * options.rate)
         for _ in range(sent, due):
             flood.send()
+        if sent < options.tell <= due:
+            took = time.monotonic() - start
+            print(json.dumps({"event": "sent", "seconds": took, **flood.sent}), flush=True)
         sent = due
         flood.listen(0)
         time.sleep(BATCH_SECONDS)
-    took = time.monotonic() - start
-    print(json.dumps({"event": "done", "seconds": took, "sent": flood.sent}), flush=True)
 
 
 if __name__ == "__main__":

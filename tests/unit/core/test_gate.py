@@ -27,6 +27,16 @@ def test_one_who_sends_too_much_takes_nothing_from_the_others() -> None:
     assert admitted(gate, "honest", 0.0) == 20
 
 
+def test_many_who_send_too_much_leave_room_for_one_more() -> None:
+    gate = Gate(each=10, total=50)
+    for tick in range(1000):
+        now = tick / 10
+        for number in range(200):
+            gate.admits(f"{number}", now)  # each within its limit
+        if tick % 10 == 9:
+            assert gate.admits("honest", now)
+
+
 def test_the_table_is_bounded() -> None:
     gate = Gate(each=10, total=1e9)
     for number in range(3 * MAX_SENDERS):
