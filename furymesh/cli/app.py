@@ -25,6 +25,7 @@ COMMANDS = (
     "show-resume",
     "clean-resume",
     "verify",
+    "peers",
     "id",
     "demo",
 )

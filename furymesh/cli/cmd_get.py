@@ -16,6 +16,7 @@ from furymesh.cli.options import (
     NoSpaceCheck,
     Output,
     Peers,
+    Verbose,
     addresses,
     link_text,
     rate,
@@ -61,6 +62,7 @@ def command(
         float | None,
         typer.Option("--timeout", metavar="S", help="Give up after S seconds without a peer."),
     ] = None,
+    verbose: Verbose = False,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
     max_connections: MaxConnections = None,
@@ -125,6 +127,7 @@ def command(
             settled,
             places=same_places(context),
             json=json,
+            verbose=verbose,
             announce=True,
             after=AFTER if seed else "",
         )

@@ -17,6 +17,7 @@ from furymesh.cli.options import (
     Output,
     Peers,
     RequiredResumeId,
+    Verbose,
     addresses,
     rate,
     read_all,
@@ -41,9 +42,7 @@ def command(
         typer.Option("--peer-id", metavar="ID", help="Fetch only from this node id; repeatable."),
     ] = None,
     peer: Peers = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Tell more: every address and peer.")
-    ] = False,
+    verbose: Verbose = False,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
     max_connections: MaxConnections = None,

@@ -34,6 +34,8 @@ BLOCK = 1024 * 1024
 KILL_AT = 0.5
 STEP_SECONDS = 60.0  # no step takes a tenth of this; a hang must end
 BAR = 40
+# Whoever else is on this network has no part in it.
+CONFIG = "discovery: {lan: {enabled: false}, dht: {enabled: false}}\n"
 
 
 class DemoError(Exception):
@@ -61,6 +63,7 @@ class _Demo:
         self.step = 0
 
     def run(self) -> None:
+        _config(self._data("user")).write_text(CONFIG)
         with ExitStack() as stack:
             sources, link = self._share()
             addresses = [stack.enter_context(self._node(number)) for number in range(NODES)]
@@ -216,7 +219,12 @@ class _Demo:
 
 
 def _furymesh(command: str, data: Path) -> list[str]:
-    return [sys.executable, "-m", "furymesh", command, "--data-dir", str(data)]
+    places = ["--config", str(_config(data)), "--data-dir", str(data)]
+    return [sys.executable, "-m", "furymesh", command, *places]
+
+
+def _config(data: Path) -> Path:
+    return data.parent / "config.yaml"
 
 
 def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,9 @@ NoSpaceCheck = Annotated[
         "--no-space-check", help="Start even if it will not fit; pause when the disk is full."
     ),
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Tell more: every address and peer.")
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="PATH", help="File or directory to save to."),

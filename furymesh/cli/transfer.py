@@ -12,6 +12,7 @@ from furymesh.core.paths import shown
 from furymesh.core.units import format_duration, format_rate, format_size
 from furymesh.swarm.events import (
     Checking,
+    Connected,
     Event,
     Note,
     PeerContribution,
@@ -46,6 +47,8 @@ class TransferView:
                 self._checking(event)
             case Waiting():
                 self._waiting(event)
+            case Connected():
+                self._connected(event)
             case Note():
                 self._display.line(event.text)
 
@@ -125,6 +128,11 @@ class TransferView:
         facts = f"{format_duration(event.seconds)} of {format_duration(event.timeout)}"
         self._display.show("Waiting for a peer", event.seconds, event.timeout, [facts])
 
+    def _connected(self, event: Connected) -> None:
+        if self._verbose:
+            node = node_id_text(event.node_id)[:16]
+            self._display.line(f"Connected to {event.address} ({event.found}, node {node})")
+
     # --- the end ----------------------------------------------------------------
 
     def _say_complete(self, result: Result) -> None:
@@ -134,9 +142,10 @@ class TransferView:
         say(summary(result))
         if self._verbose:
             for peer in sorted(result.peers, key=lambda peer: -peer.bytes):
+                node = node_id_text(peer.node_id)[:16]
                 say(
                     f"  {plural(peer.chunks, 'chunk')}, {format_size(peer.bytes)}"
-                    f" from {shown(peer.address)} (node {node_id_text(peer.node_id)[:16]})"
+                    f" from {shown(peer.address)} ({peer.found}, node {node})"
                 )
 
 
@@ -155,6 +164,8 @@ def progress_facts(event: Progress) -> list[str]:
 
 def tried_text(event: Waiting, limit: int | None) -> str:
     """What became of the addresses that were tried, at most `limit` of them."""
+    if not event.tried and event.looked:
+        return f"nobody answered {event.looked}; --peer names one elsewhere"
     if not event.tried:
         return "no address of any peer is known: name one with --peer"
     named = event.tried[:limit]
@@ -202,4 +213,5 @@ def _peer_record(peer: PeerContribution) -> dict[str, object]:
         "address": peer.address,
         "bytes": peer.bytes,
         "chunks": peer.chunks,
+        "found": peer.found,
     }

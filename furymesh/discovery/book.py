@@ -3,13 +3,14 @@
 Always true: a table holds at most MAX_ADDRESSES per share, addresses named by
 the user are never pushed out by hearsay, and an address that failed waits at
 least its back-off, doubled at each failure up to a ceiling that depends on
-who named it, and on whether anybody else helps meanwhile.
+who named it, and on whether anybody else helps meanwhile. Hearsay that is not heard
+again is forgotten after a while, and no one source of it can fill the table.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
@@ -26,6 +27,10 @@ MAX_BACKOFF_NAMED = 60.0
 MAX_BACKOFF_HEARD = 120.0
 JITTER = (0.6, 1.0)  # of a back-off, so that not all come back at once
 MAX_DOUBLINGS = 8  # past the longest back-off; unbounded, an hour of failures ends the floats
+MAX_OF_SOURCE = 200  # addresses per share by hearsay of one source; the others find room
+# Whoever is there is heard of again within minutes, by every source of hearsay but
+# exchange, whose addresses serve at once or not at all.
+HEARSAY_SECONDS = 3600.0
 GIVE_UP = 6  # failures after which hearsay is forgotten
 # Addresses that one teller may add to a share: three introductions to a large
 # swarm. More liars than five are needed to fill the table with nothing.
@@ -57,6 +62,25 @@ class Source(IntEnum):
         """Whether it is meant for this share and by somebody who is trusted, no hearsay."""
         return self <= Source.RESUME
 
+    @property
+    def label(self) -> str:
+        """In one word, for people and programs."""
+        return self.name.lower()
+
+    @property
+    def place(self) -> str:
+        """Where peers are looked for by it, "" if it does not look."""
+        return _PLACES.get(self, "")
+
+
+_PLACES = {
+    Source.LAN: "on the local network",
+    Source.TRACKER: "at trackers",
+    Source.DHT: "in the DHT",
+}
+
+Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -69,7 +93,10 @@ class Candidate:
     failures: int = 0
     busy: bool = False  # dialled or linked at the moment
     linked: bool = False
-    outcome: str = "connecting"  # what came of it so far, in words
+    outcome: str = "not tried yet"  # what came of it so far, in words
+    heard_at: float | None = None  # None: since the last look
+    # Who is there: by the link, once there was one; before, as hearsay claims.
+    process: Process | None = None
 
     def due_at(self, helped: bool) -> float:
         """When it may be dialled, by whether others bring what the share needs."""
@@ -85,7 +112,15 @@ class _Table:
     # Dropped addresses, oldest first, and when hearsay of them counts again.
     dropped: dict[tuple[str, int], float] = field(default_factory=dict)
 
+    def of(self, source: Source) -> int:
+        return sum(candidate.source is source for candidate in self.candidates.values())
+
     def expire(self, now: float) -> None:
+        for key, candidate in list(self.candidates.items()):
+            if candidate.heard_at is None or candidate.busy:
+                candidate.heard_at = now
+            elif not candidate.source.named and now - candidate.heard_at > HEARSAY_SECONDS:
+                del self.candidates[key]
         while self.dropped and self.dropped[oldest := next(iter(self.dropped))] <= now:
             del self.dropped[oldest]
 
@@ -93,8 +128,10 @@ class _Table:
 class PeerBook:
     """Candidates per share."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, linked: Container[Process] = ()) -> None:
+        """`linked` are the processes to which there are links, none of which is dialled."""
         self._rng = rng
+        self._linked = linked
         self._shares: dict[FileId, _Table] = {}
         self._watchers: dict[FileId, Callable[[], None]] = {}
         self._now = 0.0  # when the book was last asked
@@ -107,7 +144,13 @@ class PeerBook:
             self._watchers[file_id] = tell
 
     def add(
-        self, file_id: FileId, address: Address, source: Source, *, teller: NodeId | None = None
+        self,
+        file_id: FileId,
+        address: Address,
+        source: Source,
+        *,
+        teller: NodeId | None = None,
+        process: Process | None = None,
     ) -> None:
         """Remember an address; the most trusted source of it counts.
 
@@ -118,6 +161,9 @@ class PeerBook:
         key = (address.host, address.port)
         known = table.candidates.get(key)
         if known is not None:
+            known.heard_at = None
+            if not known.linked and not known.source.named:
+                known.process = process or known.process
             if source < known.source:
                 known.source = source
                 known.address = address
@@ -125,12 +171,15 @@ class PeerBook:
         told_too_much = teller is not None and table.told[teller] >= MAX_TOLD
         if not source.named and (told_too_much or key in table.dropped):
             return
-        if len(table.candidates) >= MAX_ADDRESSES and not _make_room(table, source):
+        if not source.named and table.of(source) >= MAX_OF_SOURCE:
+            if not _make_room(table, source, of_source=True):
+                return
+        elif len(table.candidates) >= MAX_ADDRESSES and not _make_room(table, source):
             return
         if teller is not None:
             table.told[teller] += 1
         table.dropped.pop(key, None)
-        table.candidates[key] = Candidate(address, source)
+        table.candidates[key] = Candidate(address, source, process=process)
         if (tell := self._watchers.get(file_id)) is not None:
             tell()
 
@@ -161,7 +210,7 @@ class PeerBook:
         if (table := self._shares.get(file_id)) is not None:
             table.expire(now)
         known = self.candidates(file_id)
-        idle = [candidate for candidate in known if not candidate.busy]
+        idle = [c for c in known if not c.busy and c.process not in self._linked]
         ready = [candidate for candidate in idle if candidate.due_at(helped) <= now]
         if any(candidate.source.named for candidate in idle):
             heard = [candidate for candidate in known if not candidate.source.named]
@@ -189,9 +238,10 @@ class PeerBook:
         candidate.not_before = now + min(backoff, needed) * jitter
         candidate.spare = (min(backoff, longest) - min(backoff, needed)) * jitter
 
-    def connected(self, candidate: Candidate) -> None:
-        """A dial made a link; whether it is of use will be seen."""
+    def connected(self, candidate: Candidate, process: Process) -> None:
+        """A dial made a link, to this process; whether it is of use will be seen."""
         candidate.linked = True
+        candidate.process = process
         candidate.outcome = "connected, but without what is missing"
 
     def helped(self, candidate: Candidate) -> None:
@@ -199,12 +249,17 @@ class PeerBook:
         candidate.failures = 0
 
 
-def _make_room(table: _Table, source: Source) -> bool:
-    """Forget some hearsay, the worst first; for more hearsay only what has failed."""
+def _make_room(table: _Table, source: Source, *, of_source: bool = False) -> bool:
+    """Forget some hearsay, the worst first; for more hearsay only what has failed.
+
+    With `of_source` only what is of the same source.
+    """
     spare = [
         (candidate.failures, key)
         for key, candidate in table.candidates.items()
-        if not candidate.source.named and not candidate.busy
+        if not candidate.source.named
+        and not candidate.busy
+        and (candidate.source is source or not of_source)
     ]
     failures, key = max(spare, default=(0, None))
     if key is None or not (source.named or failures):

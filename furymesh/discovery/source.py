@@ -16,7 +16,7 @@ import trio
 
 from furymesh.core.ids import DiscoveryTag
 from furymesh.core.link import Address
-from furymesh.discovery.book import Source
+from furymesh.discovery.book import Process, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,13 @@ class Sighting:
     """Somebody who seems to take part in a share."""
 
     tag: DiscoveryTag
-    address: Address  # its host is an IP address; with a node id where the source names one
-    instance: bytes | None = None  # which process of the node, where the source says so
+    address: Address  # its host is an IP address; a node id in it is pinned by the link
+    # Whose word it is, an IP address where there is one: what can only mean something
+    # at the teller's machine, such as loopback, is believed only of one who is there.
+    teller: str = ""
+    # Which process it claims to be, to spare a second link to one that is linked. It
+    # is not pinned: who lies could keep us from a good address.
+    process: Process | None = None
 
 
 Tell = Callable[[Sighting], None]
@@ -42,6 +47,8 @@ class Interests:
         """`port` is where this process accepts links; 0 for nowhere: then there is
         nothing to announce, and sources only look."""
         self.port = port
+        # With how many peers a share is live: whoever has many looks less often.
+        self.peers: Callable[[DiscoveryTag], int] = lambda tag: 0
         self._wanted: dict[DiscoveryTag, bool] = {}
         self._changed = trio.Event()
 
@@ -54,6 +61,12 @@ class Interests:
     def wanted(self) -> frozenset[DiscoveryTag]:
         """Shares whose peers are looked for."""
         return frozenset(tag for tag, wanted in self._wanted.items() if wanted)
+
+    def is_wanted(self, tag: DiscoveryTag) -> bool:
+        return self._wanted.get(tag, False)
+
+    def is_announced(self, tag: DiscoveryTag) -> bool:
+        return self.port > 0 and tag in self._wanted
 
     def add(self, tag: DiscoveryTag, *, wanted: bool) -> None:
         """Take part in a share; again, when it is no longer `wanted`, or is."""

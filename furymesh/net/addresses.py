@@ -39,6 +39,12 @@ def is_loopback(host: str) -> bool:
     return bool(raw) and ipaddress.ip_address(raw).is_loopback
 
 
+def is_link_local(host: str) -> bool:
+    """Whether an address is good on one segment only."""
+    raw = packed_ip(host)
+    return bool(raw) and ipaddress.ip_address(raw).is_link_local
+
+
 def may_mean(host: str, seen_from: str) -> bool:
     """Whether an address that is meant by the end at `seen_from` means the same here.
 
@@ -50,6 +56,8 @@ def may_mean(host: str, seen_from: str) -> bool:
         return False
     address, there = ipaddress.ip_address(raw), ipaddress.ip_address(teller)
     if address.is_unspecified or address.is_multicast:
+        return False
+    if address.version == 4 and address.is_reserved:  # broadcast among them
         return False
     if address.is_loopback:
         return there.is_loopback

@@ -6,22 +6,77 @@ import array
 import fcntl
 import socket
 import struct
+from contextlib import suppress
+from dataclasses import dataclass
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
+_SIOCGIFFLAGS = 0x8913
+_WORKING = 0x1 | 0x40  # linux/if.h: up, and with a carrier
 LOOPBACK = "127.0.0.1"
+_IPV6_ADDRESSES = "/proc/net/if_inet6"
+_TENTATIVE = 0x40 | 0x08  # linux/if_addr.h: an address not checked yet, or taken by another
+_LINK_SCOPE = 0x20  # net/ipv6.h
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface and its first addresses, "" where it has none."""
+
+    index: int
+    name: str
+    ipv4: str
+    link_local: str  # IPv6
+
+
+def interfaces() -> list[Interface]:
+    """The interfaces that work and have an address, as far as the system tells."""
+    found = []
+    link_local = _link_local()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for index, name in socket.if_nameindex():
+            if not _works(sock, name):
+                continue
+            ipv4 = _ipv4_of(sock, name)
+            if ipv4 or index in link_local:
+                found.append(Interface(index, name, ipv4, link_local.get(index, "")))
+    return found
+
+
+def _works(sock: socket.socket, name: str) -> bool:
+    told = _asked(sock, _SIOCGIFFLAGS, name)
+    return bool(told) and struct.unpack_from("=H", told, 16)[0] & _WORKING == _WORKING
+
+
+def _ipv4_of(sock: socket.socket, name: str) -> str:
+    told = _asked(sock, _SIOCGIFADDR, name)
+    return socket.inet_ntoa(told[20:24]) if told else ""
+
+
+def _asked(sock: socket.socket, question: int, name: str) -> bytes:
+    """What the system says of an interface, a `struct ifreq`; nothing if it knows nothing."""
+    request = array.array("B", struct.pack("256s", name.encode()[:15]))
+    try:
+        fcntl.ioctl(sock, question, request)
+    except OSError:
+        return b""
+    return request.tobytes()
+
+
+def _link_local() -> dict[int, str]:
+    """The IPv6 link-local address of each interface that has one, by index."""
+    found: dict[int, str] = {}
+    with suppress(OSError), open(_IPV6_ADDRESSES, encoding="ascii") as file:  # none: no IPv6
+        for line in file:
+            digits, index, _, scope, flags, _ = line.split()
+            if int(scope, 16) == _LINK_SCOPE and not int(flags, 16) & _TENTATIVE:
+                address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
+                found.setdefault(int(index, 16), address)
+    return found
 
 
 def local_ipv4() -> list[str]:
     """The IPv4 addresses of the interfaces that are up, loopback last."""
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
-            request = array.array("B", struct.pack("256s", name.encode()[:15]))
-            try:
-                fcntl.ioctl(sock, _SIOCGIFADDR, request)
-            except OSError:
-                continue  # down, or without an address
-            found.append(socket.inet_ntoa(request[20:24].tobytes()))
+    found = [interface.ipv4 for interface in interfaces() if interface.ipv4]
     return sorted(dict.fromkeys(found), key=lambda address: address.startswith("127."))
 
 

@@ -58,6 +58,7 @@ class SecureLink:
         self.node_id = node_id
         self.remote = remote
         self.initiator = initiator
+        self.found = "incoming"  # how this end came to it, in one word; whoever dialled knows
         self.traffic = Traffic()
         self.hello: m.Hello | None = None
         self.closed_because: FuryMeshError | None = None

@@ -34,6 +34,9 @@ class Controlled(Protocol):
     def status(self) -> dict[str, Any]:
         """A snapshot for `GET /v1/status`."""
 
+    def peers(self) -> dict[str, Any]:
+        """The peers that are known, for `GET /v1/peers`."""
+
     async def reload(self) -> list[str]:
         """Read the catalog again; returns a line for each entry that cannot be served."""
 
@@ -54,6 +57,9 @@ def application(node: Controlled) -> Starlette:
     async def status(_: Request) -> Response:
         return _Json(node.status())
 
+    async def peers(_: Request) -> Response:
+        return _Json(node.peers())
+
     async def reload(_: Request) -> Response:
         return _Json({"problems": await node.reload()})
 
@@ -63,6 +69,7 @@ def application(node: Controlled) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/status", _answering(status), methods=["GET"]),
+            Route("/v1/peers", _answering(peers), methods=["GET"]),
             Route("/v1/catalog/reload", _answering(reload), methods=["POST"]),
             Route("/v1/downloads", _answering(download), methods=["POST"]),
         ]

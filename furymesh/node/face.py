@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from furymesh.core.errors import UnavailableError
-from furymesh.core.ids import FileId, NodeId
+from furymesh.core.ids import FileId, NodeId, resolve_prefix
 from furymesh.core.link import Address, Link
 from furymesh.discovery.book import Source
 from furymesh.net.identity import load_or_create, stored_node_id
@@ -172,6 +172,22 @@ async def status(config: Config | None = None) -> dict[str, object] | None:
         return await call(config.api.socket, "GET", "/v1/status")
     except UnavailableError:
         return None
+
+
+async def peers(config: Config | None = None, share: str | None = None) -> list[dict[str, object]]:
+    """The peers of the running node, those of one share if its id, or a prefix, is given.
+
+    Each has ``file_id`` (None: no share in common yet), ``node_id`` (None: not
+    known yet), ``address``, ``found``, ``relayed`` and ``state``. Raises
+    UnavailableError if no node runs, NotFoundError or AmbiguousIdError for the id.
+    """
+    config = config or load_config(None, None)
+    told = await call(config.api.socket, "GET", "/v1/peers")
+    if share is None:
+        return list(told["peers"])
+    known = [FileId(bytes.fromhex(text)) for text in told["shares"]]
+    wanted = resolve_prefix(share, known, what="share or download of the running node").hex()
+    return [peer for peer in told["peers"] if peer["file_id"] == wanted]
 
 
 def identity(config: Config | None = None, *, passphrase: str | None = None) -> NodeId:

@@ -22,6 +22,9 @@ from furymesh.core.link import Address
 from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
+from furymesh.discovery.finder import Finder
+from furymesh.discovery.lan import Lan
+from furymesh.discovery.source import PeerSource
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
@@ -65,6 +68,15 @@ class Runtime:
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir, protection)
+        self.finder = Finder(
+            self.swarm.interests,
+            self.swarm.book,
+            me=(identity.node_id, endpoint.instance),
+            tags=self.swarm.tags,
+            report=lambda problem: self.swarm.report(problem),
+            rng=self.swarm.rng,
+        )
+        self.swarm.looking = lambda: self.finder.looking
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
@@ -80,6 +92,15 @@ class Runtime:
             for sock in self.listeners
             for host in reachable_hosts(sock.getsockname()[0])
         ]
+
+    def sources(self) -> list[PeerSource]:
+        """The ways to find peers that the configuration allows."""
+        sources: list[PeerSource] = []
+        if self.config.discovery.lan.enabled:
+            listening = [str(sock.getsockname()[0]) for sock in self.listeners]
+            me, rng = self.identity.node_id, self.swarm.rng
+            sources.append(Lan(me, self.endpoint.instance, listening, rng))
+        return sources
 
     def settings(self) -> Settings:
         return download_settings(self.config, self.protection)
@@ -158,6 +179,8 @@ class Runtime:
         share.private = entry.private
         if fresh:
             self.swarm.add(share)
+        else:
+            self.swarm.advertise(share)
         stale = share.source
         share.serve(manifest, manifest.header.geometry.all_chunks, content)
         if stale is not None:
@@ -240,11 +263,13 @@ async def _open_runtime(
     if listen_on is not None:
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]
+        runtime.swarm.interests.port = endpoint.listen_port
     try:
         async with open_tasks() as nursery:
             runtime.links = nursery
             nursery.start_soon(runtime.bans.run)
             nursery.start_soon(runtime.swarm.watch)
+            nursery.start_soon(runtime.finder.run, runtime.sources())
             if runtime.listeners:
                 nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
             try:

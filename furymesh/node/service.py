@@ -22,6 +22,7 @@ from furymesh.storage.lock import FileLock
 from furymesh.storage.order import Order
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Note
+from furymesh.swarm.peers import known_peers
 
 RETRY_SECONDS = 30.0  # before an order that found no peer looks again
 PATIENCE = 3600.0  # an order waits this long for a peer before it starts over
@@ -131,6 +132,23 @@ class Node:
             "downloads": [
                 {"file_id": file_id.hex(), "chunks_done": download.chunks_done}
                 for file_id, download in self._downloads.items()
+            ],
+        }
+
+    def peers(self) -> dict[str, Any]:
+        swarm = self.runtime.swarm
+        return {
+            "shares": [file_id.hex() for file_id in swarm.shares],
+            "peers": [
+                {
+                    "file_id": peer.file_id.hex() if peer.file_id else None,
+                    "node_id": node_id_text(peer.node_id) if peer.node_id else None,
+                    "address": peer.address,
+                    "found": peer.found,
+                    "relayed": False,
+                    "state": peer.state,
+                }
+                for peer in known_peers(swarm)
             ],
         }
 

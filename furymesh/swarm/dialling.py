@@ -15,7 +15,7 @@ from furymesh.core.link import Address
 from furymesh.core.scheduler import TICK
 from furymesh.discovery.book import Candidate
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm.events import Attempt, Event, Waiting
+from furymesh.swarm.events import Attempt, Connected, Event, Waiting
 from furymesh.swarm.progress import IdleClock
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -36,12 +36,13 @@ MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
 class Dialler:
     """Dials peers for one share from the swarm's address book."""
 
-    def __init__(self, share: Share, clock: IdleClock) -> None:
+    def __init__(self, share: Share, clock: IdleClock, tell: Callable[[Event], None]) -> None:
         self._share = share
         self._swarm = share.swarm
         self._book = share.swarm.book
         self._admission = share.swarm.admission
         self._clock = clock
+        self._tell = tell
         self._dialling = 0
         self._dialled: set[SecureLink] = set()
         self._look = trio.Event()  # there may be somebody to dial, or a place for one more
@@ -64,6 +65,8 @@ class Dialler:
                     if candidate is None:
                         break
                     candidate.busy = True
+                    if not candidate.failures:
+                        candidate.outcome = "connecting"
                     self._dialling += 1
                     self._admission.dialling += 1
                     links.start_soon(self._dial, candidate)
@@ -77,7 +80,7 @@ class Dialler:
         """See at once whether there is somebody to dial."""
         self._look.set()
 
-    async def give_up_when_idle(self, timeout: float, tell: Callable[[Event], None]) -> None:
+    async def give_up_when_idle(self, timeout: float) -> None:
         """Tell of waiting; raises UnavailableError after `timeout` seconds of it."""
         last_word = self._swarm.now()
         while True:
@@ -85,7 +88,7 @@ class Dialler:
             now, idle = self._swarm.now(), self._clock.idle
             if idle > WAITING_SECONDS and now - last_word >= WAITING_SECONDS:
                 last_word = now
-                tell(Waiting(idle, timeout, self._attempts()))
+                self._tell(Waiting(idle, timeout, self._attempts(), self._looked()))
             if idle >= timeout:
                 raise UnavailableError(self._nobody(timeout))
 
@@ -121,7 +124,9 @@ class Dialler:
             book.failed(file_id, candidate, self._swarm.now(), "every connection is in use")
             return
         self._dialled.add(link)
-        book.connected(candidate)
+        book.connected(candidate, process)
+        link.found = candidate.source.label
+        self._tell(Connected(link.node_id, str(Address(*link.remote)), link.found))
         try:
             await self._swarm.run_link(link)
         finally:
@@ -148,11 +153,16 @@ class Dialler:
             for candidate in self._book.candidates(self._share.file_id)
         )
 
+    def _looked(self) -> str:
+        return " and ".join(source.place for source in self._swarm.looking())
+
     def _nobody(self, timeout: float) -> str:
         seconds = f"{timeout:g} s"
         tried = "; ".join(f"{a.address} ({a.outcome})" for a in self._attempts()[:5])
         if self._share.members:
             return f"the connected peers sent nothing for {seconds}; progress is kept"
         if not tried:
-            return "no peer is known: give one with --peer, or use a link that names one"
+            looked = self._looked()
+            what = f"nobody who has it was found {looked}" if looked else "no peer is known"
+            return f"{what}: give one with --peer, or use a link that names one"
         return f"no peer could help within {seconds}; tried {tried}; progress is kept"

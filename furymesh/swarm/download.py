@@ -71,7 +71,7 @@ class Download:
         self._saving = Saving(self._workspace, self._worth_keeping)
         self._clock = IdleClock(swarm.now)
         self._tally = Tally()
-        self._dialler = Dialler(self.share, self._clock)
+        self._dialler = Dialler(self.share, self._clock, on_event)
         self._fetching: Fetching | None = None
         self._started_at = swarm.now()
 
@@ -127,7 +127,6 @@ class Download:
             self._dialler,
             links,
             timeout=self._terms.timeout,
-            tell=self._tell,
         )
 
     def _manifest_fetcher(self, known: Manifest | None) -> ManifestFetcher:
@@ -141,7 +140,7 @@ class Download:
         metadata = fetcher.metadata
         async with open_tasks() as nursery:
             nursery.start_soon(self._dialler.run, links)
-            nursery.start_soon(self._dialler.give_up_when_idle, self._terms.timeout, self._tell)
+            nursery.start_soon(self._dialler.give_up_when_idle, self._terms.timeout)
             nursery.start_soon(fetcher.keep_asking)
             nursery.start_soon(self._saving.keep_pages, metadata)
             fetching = await self._take_stock(metadata)
@@ -284,6 +283,7 @@ class Download:
         if old is not None:
             old.close()
         share.fetcher = None
+        self._swarm.advertise(share)
         share.gained(list(chunks_of(share.geometry.all_chunks & ~share.have)))
         share.announce()
 

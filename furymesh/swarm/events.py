@@ -21,11 +21,24 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """No peer that could help is connected; sent every few seconds while that lasts."""
+    """No peer that could help is connected; sent every few seconds while that lasts.
+
+    ``looked`` says where peers are looked for, "on the local network".
+    """
 
     seconds: float
     timeout: float
     tried: tuple[Attempt, ...]
+    looked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A peer was dialled and answered; ``found`` is how its address was come by, "lan"."""
+
+    node_id: NodeId
+    address: str
+    found: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +89,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class PeerContribution:
-    """What one peer brought."""
+    """What one peer brought; ``found`` is how its address was come by, "incoming" if it dialled."""
 
     node_id: NodeId
     address: str
     bytes: int
     chunks: int
+    found: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +118,4 @@ class Result:
     sealed: bool = False
 
 
-Event = Waiting | Started | Progress | Checking | Note
+Event = Waiting | Connected | Started | Progress | Checking | Note

@@ -10,7 +10,6 @@ has for a fetcher while that is all there is to do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -24,7 +23,6 @@ from furymesh.core.scheduler import TICK
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.tasks import open_tasks
 from furymesh.swarm.dialling import Dialler
-from furymesh.swarm.events import Event
 from furymesh.swarm.member import Member
 from furymesh.swarm.progress import IdleClock
 from furymesh.swarm.share import Share
@@ -246,7 +244,6 @@ async def fetch_manifest(
     links: trio.Nursery,
     *,
     timeout: float,
-    tell: Callable[[Event], None],
 ) -> Manifest:
     """Only a manifest, with all its pages, and nothing on this disk.
 
@@ -259,7 +256,7 @@ async def fetch_manifest(
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(dialler.run, links)
-            nursery.start_soon(dialler.give_up_when_idle, timeout, tell)
+            nursery.start_soon(dialler.give_up_when_idle, timeout)
             nursery.start_soon(fetcher.keep_asking)
             while metadata.missing:
                 await metadata.changed.wait()

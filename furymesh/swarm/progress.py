@@ -67,14 +67,16 @@ class Tally:
         self.wasted = 0
         self.helpers: dict[tuple[str, int], Address] = {}  # dialled, and brought something
         self._samples: deque[tuple[float, int]] = deque()
-        self._brought: dict[tuple[NodeId, str], list[int]] = {}
+        self._brought: dict[tuple[NodeId, str, str], list[int]] = {}
 
     def credit(self, member: Member, size: int) -> None:
         """A member brought a good chunk of `size` bytes."""
         self.fetched += size
         link = member.link
         host, port = link.remote
-        entry = self._brought.setdefault((link.node_id, str(Address(host, port))), [0, 0])
+        entry = self._brought.setdefault(
+            (link.node_id, str(Address(host, port)), link.found), [0, 0]
+        )
         entry[0] += size
         entry[1] += 1
         if link.initiator:
@@ -83,8 +85,8 @@ class Tally:
     @property
     def contributions(self) -> tuple[PeerContribution, ...]:
         return tuple(
-            PeerContribution(node_id, address, size, chunks)
-            for (node_id, address), (size, chunks) in self._brought.items()
+            PeerContribution(node_id, address, size, chunks, found)
+            for (node_id, address, found), (size, chunks) in self._brought.items()
         )
 
     def rate(self, now: float) -> float:

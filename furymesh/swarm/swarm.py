@@ -23,7 +23,8 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import ID_SIZE, DiscoveryTag, FileId, discovery_tag
 from furymesh.core.uploads import Uploads
-from furymesh.discovery.book import PeerBook
+from furymesh.discovery.book import PeerBook, Source
+from furymesh.discovery.source import Interests
 from furymesh.net.connect import Endpoint
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
@@ -52,10 +53,13 @@ class Swarm:
         self.shares: dict[FileId, Share] = {}
         self.links: dict[Process, SecureLink] = {}
         self.admission = Admission(endpoint, self.links, self.shares, max_links)
-        self.book = PeerBook(rng)
+        self.book = PeerBook(rng, self.links)
+        self.looking: Callable[[], tuple[Source, ...]] = tuple  # where, besides
+        self.interests = Interests(0)  # in nothing private; whoever listens sets the port
+        self.interests.peers = lambda tag: len(self.shares[self.tags[tag]].members)
+        self.tags: dict[DiscoveryTag, FileId] = {}
         self.news = News()
         self.answers = Answers()
-        self._tags: dict[DiscoveryTag, FileId] = {}
         self._decoy = FileId(bytes(ID_SIZE))  # stands in for a share that is not here
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
@@ -88,7 +92,8 @@ class Swarm:
         if share.file_id in self.shares:
             raise IllegalStateError("a share was added twice")
         self.shares[share.file_id] = share
-        self._tags[discovery_tag(share.file_id)] = share.file_id
+        self.tags[discovery_tag(share.file_id)] = share.file_id
+        self.advertise(share)
         for link, refused in self._refused.items():
             if link.leaving:
                 continue
@@ -99,7 +104,9 @@ class Swarm:
     def remove(self, file_id: FileId, reason: m.Reason = m.Reason.DONE) -> None:
         """Leave a share on every link."""
         share = self.shares.pop(file_id)
-        del self._tags[discovery_tag(file_id)]
+        tag = discovery_tag(file_id)
+        del self.tags[tag]
+        self.interests.remove(tag)
         for link in list(self.links.values()):
             if link.session.joined(file_id):
                 link.send(link.session.leave(file_id, reason))
@@ -109,6 +116,14 @@ class Swarm:
             self._sending.leave(link, file_id)
         if share.source is not None:
             share.source.close()
+
+    def advertise(self, share: Share) -> None:
+        """Let sources of peers know what this node wants of a share, after a change of that."""
+        tag = discovery_tag(share.file_id)
+        if share.private:
+            self.interests.remove(tag)
+        else:
+            self.interests.add(tag, wanted=share.fetcher is not None)
 
     def close(self) -> None:
         """Leave every share, and close what they are read from."""
@@ -265,7 +280,7 @@ class Swarm:
 
     def _joined(self, link: SecureLink, join: m.Join) -> None:
         # A proof is computed for every join: the time until the answer tells nothing.
-        file_id = self._tags.get(DiscoveryTag(join.tag), self._decoy)
+        file_id = self.tags.get(DiscoveryTag(join.tag), self._decoy)
         proven = link.session.proves(join, file_id)
         share = self.shares.get(file_id)
         if share is None or not proven:

@@ -39,6 +39,7 @@ from furymesh.storage.part_names import part_path
 from furymesh.storage.resume import ResumeData
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
+from tests.apart import apart
 
 CHUNK = 16 * 1024
 TIMEOUT = 20.0  # seconds a case may take; none takes one
@@ -209,7 +210,7 @@ def _unchecked(entries: Iterable[Entry]) -> bytes:
 async def run(root: Path, step: int, seed: int) -> dict[str, object]:
     """Fetch every `step`-th case from a sharer in this process; what came of them."""
     home = root / "home"
-    config = Config.model_validate(
+    config = apart(
         {"data_dir": home / "data", "storage": {"download_dir": home / "files", "reserve": "0"}}
     )
     endpoint = Endpoint(load_or_create(root / "server"))

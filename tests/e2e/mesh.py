@@ -30,10 +30,10 @@ from furymesh.cli.main import main
 from furymesh.node import face
 from furymesh.node.config import load_config
 from furymesh.node.face import Shared
+from tests.apart import TEXT
 from tests.waiting import block_until
 
 DEADLINE = 30.0  # seconds for any one step; the slowest takes a few
-CONFIG = "discovery: {lan: {enabled: false}, dht: {enabled: false}}\n"
 BLOCK = 8 * 1024 * 1024
 
 Event = dict[str, Any]
@@ -231,7 +231,7 @@ class Mesh:
         path.mkdir(exist_ok=True)
         place = self.config_of(path)
         if config or not place.exists():
-            place.write_text(CONFIG + config)
+            place.write_text(TEXT + config)
         return path
 
     def config_of(self, home: Path) -> Path:

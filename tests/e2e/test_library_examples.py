@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from furymesh.node.config import CONFIG_VARIABLE
+from tests.apart import TEXT
 
 DOCS = Path(__file__).parents[2] / "docs" / "library.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
@@ -20,9 +24,12 @@ EXPECTED = (
 
 @pytest.mark.parametrize(("code", "expected"), list(zip(EXAMPLES, EXPECTED, strict=True)))
 def test_example_does_what_it_says(tmp_path: Path, code: str, expected: str) -> None:
+    config = tmp_path / "apart.yaml"
+    config.write_text(TEXT)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
+        env={**os.environ, CONFIG_VARIABLE: str(config)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,6 +18,7 @@ import pytest
 from furymesh.core.link import Link
 from furymesh.net.identity import FILE_NAME as IDENTITY_FILE
 from furymesh.node.passphrase import NEW_VARIABLE, VARIABLE
+from tests.apart import TEXT
 from tests.e2e.conftest import CHUNK
 from tests.e2e.mesh import DEADLINE, Mesh, finished, same, write_blob
 from tests.reliability import Record
@@ -240,7 +241,7 @@ def test_files_are_private_from_the_first_system_call(
     first, second = (secret_file(mesh.root / name, name) for name in ("first", "second"))
     home = mesh.root / "home"
     config = mesh.root / "config.yaml"
-    config.write_text(f"encryption: {{passphrase_file: {first}}}\n")
+    config.write_text(TEXT + f"encryption: {{passphrase_file: {first}}}\n")
     kept = Link.parse(mesh.share("origin", source, encrypt=True).link.text)
     node = mesh.node("origin")
     runs: list[tuple[list[str], dict[str, str]]] = [

@@ -23,7 +23,8 @@ from typing import Any, Self
 from furymesh.core.ids import FileId
 from furymesh.node.face import Shared
 from furymesh.storage.resume import Summary, list_all
-from tests.e2e.mesh import CONFIG, Done, Mesh, RunningNode, same
+from tests.apart import TEXT
+from tests.e2e.mesh import Done, Mesh, RunningNode, same
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -199,7 +200,7 @@ class User:
         self.files = root / "files"
         self.config = root / "config.yaml"
         self.files.mkdir(parents=True)
-        self.config.write_text(CONFIG + config)
+        self.config.write_text(TEXT + config)
 
     def argv(self, command: str, *rest: object) -> list[object]:
         return [command, "--config", self.config, "--data-dir", self.home, *rest]

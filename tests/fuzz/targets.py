@@ -7,6 +7,7 @@ from tests.fuzz import (
     targets_disk,
     targets_handshake,
     targets_keys,
+    targets_lan,
     targets_node,
     targets_texts,
     targets_wire,
@@ -22,6 +23,7 @@ TARGETS: dict[str, Target] = {
         targets_wire,
         targets_disk,
         targets_keys,
+        targets_lan,
         targets_node,
     )
     for target in module.TARGETS

@@ -28,6 +28,9 @@ class Obedient:
     def status(self) -> dict[str, Any]:
         return {"node_id": "n\ud800", "links": 3}
 
+    def peers(self) -> dict[str, Any]:
+        return {"shares": [], "peers": []}
+
     async def reload(self) -> list[str]:
         await trio.lowlevel.checkpoint()
         return ["one is gone \udcff"]

@@ -25,6 +25,7 @@ from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.part_names import part_path
 from furymesh.storage.resume import Summary, list_all, resume_path
 from furymesh.swarm.events import Result
+from tests.apart import apart
 from tests.e2e.mesh import Mesh, write_blob
 from tests.e2e.parts import keep_part, right_in
 from tests.reliability import Record
@@ -133,7 +134,7 @@ def trial(mesh: Mesh) -> Trial:
     node = mesh.node("seed")
     manifest = ManifestStore(node.home).load(shared.file_id)
     assert manifest is not None
-    config = Config.model_validate({"data_dir": mesh.root / "user", "storage": {"reserve": "0"}})
+    config = apart({"data_dir": mesh.root / "user", "storage": {"reserve": "0"}})
     peers = (Address.parse(node.address),)
     final = mesh.root / "files" / "film.bin"
     return Trial(shared.link, source, manifest, peers, config, final, node.home)

@@ -15,6 +15,7 @@ from furymesh.core.ids import FileId, NodeId, node_id_text
 from furymesh.swarm.events import (
     Attempt,
     Checking,
+    Connected,
     Note,
     PeerContribution,
     Progress,
@@ -49,7 +50,7 @@ def started(done: int = 13, *, resumed: bool = True) -> Started:
 
 
 def result(path: Path, **changes: Any) -> Result:
-    peer = PeerContribution(NODE_ID, "192.0.2.7:7654", 7 << 18, 7)
+    peer = PeerContribution(NODE_ID, "192.0.2.7:7654", 7 << 18, 7, "lan")
     values: dict[str, Any] = {
         "file_id": FILE_ID,
         "path": path,
@@ -121,6 +122,7 @@ def test_json_has_the_documented_keys(capsys: pytest.CaptureFixture[str], tmp_pa
             "address": "192.0.2.7:7654",
             "bytes": 7 << 18,
             "chunks": 7,
+            "found": "lan",
         }
     ]
 
@@ -146,7 +148,7 @@ def test_a_folder_and_a_sealed_share_say_so(
 
 def test_verbose_names_each_peer(capsys: pytest.CaptureFixture[str]) -> None:
     view(verbose=True).on_complete(result(Path("/x")))
-    assert "  7 chunks, 1.8 MB from 192.0.2.7:7654 (node " in capsys.readouterr().out
+    assert "  7 chunks, 1.8 MB from 192.0.2.7:7654 (lan, node " in capsys.readouterr().out
 
 
 def test_waiting_is_explained_once_and_shown_on() -> None:
@@ -168,6 +170,21 @@ def test_tried_addresses_are_limited() -> None:
     assert text.endswith(", 6 more")
     assert "\\x1b" in text
     assert "--peer" in tried_text(Waiting(1, 2, ()), 3)
+
+
+def test_where_nobody_was_found_is_said() -> None:
+    text = tried_text(Waiting(1, 2, (), "on the local network"), 3)
+    assert text == "nobody answered on the local network; --peer names one elsewhere"
+
+
+def test_verbose_tells_of_each_connection_and_how_it_was_found() -> None:
+    for verbose in (False, True):
+        display = Recorder()
+        shown = TransferView(display, json=False, verbose=verbose, announce=False)
+        shown.on_event(Connected(NODE_ID, "192.0.2.7:7654", "lan"))
+        node = node_id_text(NODE_ID)[:16]
+        expected = f"Connected to 192.0.2.7:7654 (lan, node {node})"
+        assert display.lines == ([expected] if verbose else [])
 
 
 def test_the_facts_leave_room_for_a_bar_in_80_columns() -> None:

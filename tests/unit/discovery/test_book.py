@@ -9,12 +9,14 @@ from furymesh.core.link import Address
 from furymesh.discovery.book import (
     DROPPED_SECONDS,
     GIVE_UP,
+    HEARSAY_SECONDS,
     MAX_ADDRESSES,
     MAX_BACKOFF_HEARD,
     MAX_BACKOFF_NAMED,
     MAX_BACKOFF_NEEDED,
     MAX_HEARD,
     MAX_HEARD_DIALS,
+    MAX_OF_SOURCE,
     MAX_TOLD,
     Candidate,
     PeerBook,
@@ -23,6 +25,7 @@ from furymesh.discovery.book import (
 
 SHARE = FileId(bytes(32))
 OTHER = FileId(b"\1" * 32)
+PROCESS = (NodeId(b"n" * 32), b"instance")
 
 
 @pytest.fixture
@@ -132,7 +135,7 @@ def test_only_help_clears_the_past(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.USER)
     candidate = only(book)
     for _ in range(5):
-        book.connected(candidate)
+        book.connected(candidate, PROCESS)
         book.failed(SHARE, candidate, 0.0, "broke a rule")
     assert candidate.not_before > 2.0
     book.helped(candidate)
@@ -222,6 +225,47 @@ def test_hearsay_leaves_places_for_a_named_address_that_waits(book: PeerBook) ->
         dialled = dial()
         assert len(dialled) == expected
         for candidate in dialled:
-            book.connected(candidate)
+            book.connected(candidate, PROCESS)
     named.busy = True
     assert len(dial()) == 20 - MAX_HEARD
+
+
+def test_hearsay_that_is_not_heard_again_is_forgotten(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    for number, source in enumerate((Source.LAN, Source.DHT), 2):
+        book.add(SHARE, address(number), source)
+    book.due(SHARE, 1000.0)
+    book.due(SHARE, 1000.0 + HEARSAY_SECONDS)
+    assert len(book.candidates(SHARE)) == 3
+    book.add(SHARE, address(2), Source.LAN)
+    book.due(SHARE, 1001.0 + HEARSAY_SECONDS)
+    assert {candidate.source for candidate in book.candidates(SHARE)} == {Source.USER, Source.LAN}
+    book.due(SHARE, 1002.0 + 2 * HEARSAY_SECONDS)
+    assert only(book).source is Source.USER
+
+
+def test_who_is_linked_is_not_forgotten(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.LAN)
+    book.due(SHARE, 0.0)
+    only(book).busy = True
+    book.due(SHARE, 10 * HEARSAY_SECONDS)
+    assert only(book).source is Source.LAN
+
+
+def test_what_failed_makes_room_for_others_of_its_source(book: PeerBook) -> None:
+    for number in range(MAX_OF_SOURCE):
+        book.add(SHARE, address(number), Source.LAN)
+    book.add(SHARE, Address("198.51.100.1", 1), Source.LAN)
+    assert len(book.candidates(SHARE)) == MAX_OF_SOURCE
+    candidate = book.candidates(SHARE)[7]
+    book.failed(SHARE, candidate, 0.0, "refused")
+    book.add(SHARE, Address("198.51.100.1", 1), Source.LAN)
+    assert candidate not in book.candidates(SHARE)
+    assert len(book.candidates(SHARE)) == MAX_OF_SOURCE
+
+
+def test_a_claim_keeps_no_named_address_from_being_dialled() -> None:
+    book = PeerBook(Random(1), linked={PROCESS})
+    book.add(SHARE, address(1), Source.USER)
+    book.add(SHARE, address(1), Source.LAN, process=PROCESS)
+    assert book.due(SHARE, 0.0) is not None

@@ -32,6 +32,7 @@ def test_loopback(host: str) -> None:
         ("0.0.0.0", "127.0.0.1", False),
         ("::", "::1", False),
         ("224.0.0.1", "10.0.0.2", False),
+        ("255.255.255.255", "10.0.0.2", False),
     ],
 )
 def test_what_is_believed_of_whom(host: str, teller: str, believed: bool) -> None:

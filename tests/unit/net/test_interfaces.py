@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from furymesh.net import interfaces
+from furymesh.net.addresses import is_link_local
 from furymesh.net.interfaces import LOOPBACK, local_ipv4, reachable_hosts
 
 
@@ -34,3 +35,10 @@ def test_without_the_means_there_is_still_loopback(
 
     monkeypatch.setattr(interfaces, "local_ipv4", fail)
     assert reachable_hosts("0.0.0.0") == [LOOPBACK]
+
+
+def test_what_works_has_an_address() -> None:
+    found = {interface.name: interface for interface in interfaces.interfaces()}
+    assert found["lo"].ipv4 == LOOPBACK
+    assert all(interface.ipv4 or interface.link_local for interface in found.values())
+    assert all(is_link_local(i.link_local) for i in found.values() if i.link_local)

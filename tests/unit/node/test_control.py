@@ -22,6 +22,9 @@ class Fake:
         self.orders: list[dict[str, Any]] = []
         self.reloads = 0
 
+    def peers(self) -> dict[str, Any]:
+        return {"shares": [], "peers": []}
+
     def status(self) -> dict[str, Any]:
         return {"node_id": "n", "links": 3}
 

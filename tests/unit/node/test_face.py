@@ -19,6 +19,7 @@ from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.runtime import open_runtime
 from furymesh.swarm.events import Event, Started
+from tests.apart import apart
 from tests.waiting import until
 
 CHUNK = 16 * 1024
@@ -28,7 +29,7 @@ DATA = Random(8).randbytes(5 * CHUNK + 3)
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     place = tmp_path / "home"
-    return Config.model_validate({"data_dir": place, "storage": {"reserve": "0"}})
+    return apart({"data_dir": place, "storage": {"reserve": "0"}})
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ async def test_encrypted_share_has_its_key_in_the_link_only(config: Config, sour
 
 
 async def test_sharing_by_configuration(tmp_path: Path, source: Path) -> None:
-    config = Config.model_validate(
+    config = apart(
         {
             "data_dir": tmp_path / "home",
             "encryption": {"default_hash": "sha256", "encrypt_by_default": True},
@@ -80,7 +81,7 @@ async def test_nothing_to_share(config: Config, tmp_path: Path) -> None:
 
 
 async def test_get_resume_and_verify(tmp_path: Path, source: Path, config: Config) -> None:
-    user = Config.model_validate(
+    user = apart(
         {"data_dir": tmp_path / "user", "storage": {"reserve": "0", "download_dir": tmp_path}}
     )
     shared = await face.share(source, config, chunk_size=CHUNK)
@@ -96,11 +97,11 @@ async def test_get_resume_and_verify(tmp_path: Path, source: Path, config: Confi
                 shared.link.text, user, peers=peers, output=out, on_event=events.append
             )
             assert result.path == out
-            assert isinstance(events[0], Started)
+            assert any(isinstance(event, Started) for event in events)
             link = Link(shared.file_id, peers=tuple(peers)).text
             assert (await face.verify(out, link, user)).bad == ()
             # Who never had it fetches the manifest to check against.
-            stranger = Config.at(tmp_path / "stranger")
+            stranger = apart({"data_dir": tmp_path / "stranger"})
             assert (await face.verify(out, link, stranger)).bad == ()
         with out.open("r+b") as file:
             file.write(b"????")
@@ -116,9 +117,7 @@ async def test_downloads_leave_no_descriptor_behind(
     shared = await face.share(source, config, chunk_size=CHUNK)
 
     async def download(number: int, peers: list[Address]) -> None:
-        user = Config.model_validate(
-            {"data_dir": tmp_path / f"user{number}", "storage": {"reserve": "0"}}
-        )
+        user = apart({"data_dir": tmp_path / f"user{number}", "storage": {"reserve": "0"}})
         with trio.CancelScope() as scope:
 
             def on_event(event: Event) -> None:

@@ -38,6 +38,7 @@ from furymesh.storage.catalog import Catalog
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.resume import ResumeData, ResumeMeta
 from furymesh.storage.workspace import Workspace
+from tests.apart import apart
 from tests.reliability import Record
 
 FIRST, SECOND = "correct horse battery", "staple häßlich"
@@ -69,7 +70,7 @@ class Secrets:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A data directory with a key of every kind."""
-    made = Config.at(tmp_path / "home")
+    made = apart({"data_dir": tmp_path / "home"})
     source = tmp_path / "source"
     source.write_bytes(b"content" * 100)
     trio.run(partial(face.share, source, made, encrypt=True))

@@ -19,6 +19,7 @@ from furymesh.node.runtime import Runtime, download_settings, open_runtime
 from furymesh.storage.order import Order
 from furymesh.swarm.download import Download, Terms
 from furymesh.wire.messages import Reason
+from tests.apart import apart
 from tests.waiting import until
 
 HERE = Address("127.0.0.1", 0)
@@ -27,7 +28,7 @@ FIRST_READ = 1 << 20  # bytes that one receive takes in
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return Config.at(tmp_path / "home")
+    return apart({"data_dir": tmp_path / "home"})
 
 
 def rates(budgets: list[Budget]) -> list[float | None]:
@@ -54,7 +55,7 @@ async def test_without_a_listener_nobody_can_come(config: Config) -> None:
 
 
 async def test_ending_says_goodbye_to_every_peer(config: Config, tmp_path: Path) -> None:
-    other = Config.at(tmp_path / "other")
+    other = apart({"data_dir": tmp_path / "other"})
     face.identity(config)
     face.identity(other)
     with trio.fail_after(15):
@@ -95,7 +96,7 @@ async def test_bad_pre_shared_key(tmp_path: Path, text: str) -> None:
     key = tmp_path / "psk"
     key.touch(mode=0o600)
     key.write_text(text)
-    config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
+    config = apart({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
     face.identity(config)
     with pytest.raises(LocalDataError, match="pre-shared key"):
         async with open_runtime(config, listen_on=None):
@@ -106,7 +107,7 @@ async def test_pre_shared_key_that_others_may_read_is_refused(tmp_path: Path) ->
     key = tmp_path / "psk"
     key.touch(mode=0o640)
     key.write_text("ab" * 32)
-    config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
+    config = apart({"data_dir": tmp_path / "home", "node": {"psk_file": str(key)}})
     with pytest.raises(EnvironmentFault, match="chmod 600"):
         async with open_runtime(config, listen_on=None):
             pass
@@ -114,7 +115,7 @@ async def test_pre_shared_key_that_others_may_read_is_refused(tmp_path: Path) ->
 
 async def test_a_key_in_place_of_its_file_is_not_repeated(tmp_path: Path) -> None:
     psk = "5a" * 32
-    config = Config.model_validate({"data_dir": tmp_path / "home", "node": {"psk_file": psk}})
+    config = apart({"data_dir": tmp_path / "home", "node": {"psk_file": psk}})
     with pytest.raises(EnvironmentFault, match=r"psk_file.* not the secret") as caught:
         async with open_runtime(config, listen_on=None):
             pass
@@ -131,7 +132,7 @@ async def test_taken_port(config: Config) -> None:
 
 
 def test_settings_come_from_the_configuration(tmp_path: Path) -> None:
-    config = Config.model_validate(
+    config = apart(
         {
             "data_dir": tmp_path,
             "storage": {
@@ -155,7 +156,7 @@ def test_settings_come_from_the_configuration(tmp_path: Path) -> None:
 
 def narrow(tmp_path: Path, name: str, links: int = 200) -> Config:
     home = {"data_dir": tmp_path / name, "node": {"max_connections": links}}
-    config = Config.model_validate(home)
+    config = apart(home)
     face.identity(config)
     return config
 
@@ -258,7 +259,7 @@ async def test_a_download_of_a_node_has_limits_of_its_own(tmp_path: Path) -> Non
     source = tmp_path / "source"
     source.write_bytes(bytes(size))
     limits = {"max_upload": "2M", "max_download": str(rate)}
-    config = Config.model_validate({"data_dir": tmp_path / "one", "transfer": limits})
+    config = apart({"data_dir": tmp_path / "one", "transfer": limits})
     seed_config = narrow(tmp_path, "seed")
     face.identity(config)
     shared = await face.share(source, seed_config)

@@ -16,6 +16,7 @@ from furymesh.node.config import Config
 from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.service import Node
 from furymesh.swarm.events import Event, Note
+from tests.apart import apart
 from tests.waiting import until
 
 CHUNK = 16 * 1024
@@ -24,9 +25,7 @@ DATA = Random(9).randbytes(6 * CHUNK + 1)
 
 
 def config_at(place: Path) -> Config:
-    return Config.model_validate(
-        {"data_dir": place, "storage": {"download_dir": place, "reserve": "0"}}
-    )
+    return apart({"data_dir": place, "storage": {"download_dir": place, "reserve": "0"}})
 
 
 @asynccontextmanager

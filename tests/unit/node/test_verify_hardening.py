@@ -6,8 +6,8 @@ import pytest
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.node import face
-from furymesh.node.config import Config
 from furymesh.storage.check import Check
+from tests.apart import apart
 
 
 async def test_disk_that_cannot_be_read_is_one_plain_error(
@@ -15,7 +15,7 @@ async def test_disk_that_cannot_be_read_is_one_plain_error(
 ) -> None:
     path = tmp_path / "film.bin"
     path.write_bytes(b"content")
-    config = Config.at(tmp_path / "home")
+    config = apart({"data_dir": tmp_path / "home"})
     shared = await face.share(path, config)
 
     def fail(self: Check) -> int:

@@ -18,7 +18,7 @@ from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm import dialling
 from furymesh.swarm.download import Terms
-from furymesh.swarm.events import Note, Progress, Result, Started, Waiting
+from furymesh.swarm.events import Connected, Note, Progress, Result, Started, Waiting
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of
 from tests.waiting import until
@@ -32,10 +32,10 @@ async def test_file_arrives_whole(tmp_path: Path) -> None:
         assert result.path.read_bytes() == data
         assert (result.bytes_fetched, result.bytes_reused) == (len(data), 0)
         (peer,) = result.peers
-        assert (peer.bytes, peer.chunks) == (len(data), 30)
+        assert (peer.bytes, peer.chunks, peer.found) == (len(data), 30, "user")
         assert peer.node_id == seed.swarm.endpoint.identity.node_id
         kinds = [type(event) for event in user.events]
-        assert kinds[0] is Started
+        assert kinds[:2] == [Connected, Started]
         assert Progress in kinds
 
 

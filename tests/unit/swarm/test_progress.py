@@ -51,6 +51,7 @@ def test_own_work_stops_the_clock_and_resets_it() -> None:
 def test_tally_names_who_brought_what() -> None:
     link: Any = type("Link", (), {})()
     link.node_id, link.remote, link.initiator = NodeId(bytes(32)), ("127.0.0.1", 7), True
+    link.found = "lan"
     tally = Tally()
     for size in (100, 50):
         tally.credit(Member(link, 1), size)

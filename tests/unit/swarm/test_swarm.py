@@ -9,11 +9,14 @@ import trio
 import trio.lowlevel
 
 from furymesh.core.bitfield import mask_of
-from furymesh.core.errors import IllegalStateError, ProtocolError, SourceChangedError
+from furymesh.core.errors import FuryMeshError, IllegalStateError, ProtocolError, SourceChangedError
 from furymesh.core.geometry import PAGE_SIZE
 from furymesh.core.ids import discovery_tag
 from furymesh.core.link import Address
+from furymesh.discovery.book import Source
 from furymesh.swarm import swarm as swarm_module
+from furymesh.swarm.download import Terms
+from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 from furymesh.wire import session as session_module
 from tests.unit.swarm.lab import CHUNK, Deaf, Memory, blob, lab, manifest_of, only_link, wanting
@@ -282,3 +285,48 @@ def _encoded(message: m.Message) -> bytes:
     from furymesh.wire import codec
 
     return codec.encode(message)
+
+
+async def test_sources_of_peers_hear_of_what_is_shared_but_never_of_what_is_private(
+    tmp_path: Path,
+) -> None:
+    async with lab(tmp_path, "one") as (one,):
+        one.swarm.interests.port = 1
+        share = one.serve(blob(3))
+        hidden = Share(one.swarm, manifest_of(blob(2)).file_id, private=True)
+        one.swarm.add(hidden)
+        tag = discovery_tag(share.file_id)
+        assert one.swarm.interests.announced == {tag}
+        assert one.swarm.interests.wanted == set()
+        share.private = True
+        one.swarm.advertise(share)
+        assert one.swarm.interests.announced == set()
+        share.private = False
+        one.swarm.advertise(share)
+        assert one.swarm.interests.announced == {tag}
+        one.swarm.remove(share.file_id)
+        one.swarm.remove(hidden.file_id)
+        assert one.swarm.interests.announced == set()
+
+
+async def test_a_share_is_wanted_until_it_is_here(tmp_path: Path) -> None:
+    data = blob(3)
+    tag = discovery_tag(manifest_of(data).file_id)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        seed.serve(data)
+        interests = user.swarm.interests
+        interests.port = 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(user.download(data).run, user.links)
+            await until(lambda: interests.wanted == {tag})
+            user.swarm.book.add(manifest_of(data).file_id, seed.address, Source.LAN)
+        assert interests.wanted == set()
+        assert interests.announced == {tag}
+
+
+async def test_a_download_that_failed_is_wanted_no_more(tmp_path: Path) -> None:
+    data = blob(3)
+    async with lab(tmp_path, "user") as (user,):
+        with pytest.raises(FuryMeshError):
+            await user.download(data, terms=Terms(timeout=0.1)).run(user.links)
+        assert user.swarm.interests.wanted == set()

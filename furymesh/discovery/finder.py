@@ -1,0 +1,108 @@
+"""The sources of peers side by side, and what they tell on its way to the address book.
+
+Always true: one source that fails, floods or lies does not keep another from
+being heard. What they tell is a hint and nothing more, so only this is asked of
+it: that it concerns a share that is wanted, and that somebody else could be
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import trio
+
+from furymesh.core.errors import EnvironmentFault
+from furymesh.core.ids import DiscoveryTag, FileId
+from furymesh.discovery.book import PeerBook, Process, Source
+from furymesh.discovery.source import Interests, PeerSource, Sighting
+from furymesh.net.addresses import is_loopback, may_mean
+from furymesh.net.interfaces import local_ipv4
+from furymesh.net.tasks import open_tasks
+
+FIRST_RETRY = 5.0  # seconds before a source that failed is tried again, doubled each time
+MAX_RETRY = 300.0
+STEADY_SECONDS = 600.0  # a source that ran for so long before it failed starts over
+ELSEWHERE = "192.0.2.0"  # RFC 5737: stands for a teller that is not on this network
+
+
+class Finder:
+    """Runs sources and fills the address book of a node."""
+
+    def __init__(
+        self,
+        interests: Interests,
+        book: PeerBook,
+        *,
+        me: Process,
+        tags: Mapping[DiscoveryTag, FileId],
+        report: Callable[[str], None],
+        rng: Random,
+    ) -> None:
+        """`tags` are those of the shares here; `report` takes a line for the operator."""
+        self._interests = interests
+        self._book = book
+        self._me = me
+        self._tags = tags
+        self._report = report
+        self._rng = rng
+        self._working: list[Source] = []
+
+    @property
+    def looking(self) -> tuple[Source, ...]:
+        """The sources that work now."""
+        return tuple(sorted(self._working))
+
+    async def run(self, sources: Sequence[PeerSource]) -> None:
+        """Look, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for source in sources:
+                nursery.start_soon(self._keep_running, source)
+
+    async def _keep_running(self, source: PeerSource) -> None:
+        retry, last_word = FIRST_RETRY, ""
+
+        def tell(sighting: Sighting) -> None:
+            self.sighted(source.source, sighting)
+
+        while True:
+            begun = trio.current_time()
+            self._working.append(source.source)
+            try:
+                async with open_tasks():  # its fault comes out by itself
+                    await source.run(self._interests, tell)
+                return  # it has nothing to do here
+            except EnvironmentFault as error:
+                if str(error) != last_word:
+                    last_word = str(error)
+                    self._report(last_word)
+            finally:
+                self._working.remove(source.source)
+            if trio.current_time() - begun > STEADY_SECONDS:
+                retry, last_word = FIRST_RETRY, ""
+            await trio.sleep(retry * self._rng.uniform(0.75, 1.25))
+            retry = min(2 * retry, MAX_RETRY)
+
+    def sighted(self, source: Source, sighting: Sighting) -> None:
+        """Note an address, if it is of use."""
+        file_id = self._tags.get(sighting.tag)
+        if file_id is None or not self._interests.is_wanted(sighting.tag):
+            return
+        address = sighting.address
+        if sighting.process == self._me or self._is_here(address.host, address.port):
+            return
+        if not 0 < address.port < 1 << 16 or not may_mean(
+            address.host, sighting.teller or ELSEWHERE
+        ):
+            return
+        self._book.add(file_id, address, source, process=sighting.process)
+
+    def _is_here(self, host: str, port: int) -> bool:
+        """Whether this process is at an address."""
+        if port != self._interests.port:
+            return False
+        try:
+            return is_loopback(host) or host in local_ipv4()
+        except OSError:
+            return False

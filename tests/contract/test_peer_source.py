@@ -1,0 +1,152 @@
+"""What every source of peers must do, whatever it finds them by.
+
+To put another source under these tests, add a `Kit` for it to KITS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+import trio
+
+from furymesh.core.ids import DiscoveryTag, NodeId
+from furymesh.discovery.lan import Lan
+from furymesh.discovery.source import Interests, PeerSource, Sighting
+from tests.waiting import until
+
+PORT = 40_404
+PATIENCE = 10.0  # seconds; what is found is found within one or two
+
+MakeSource = Callable[[], PeerSource]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """How a source is tried: a world in which any number of them can be made."""
+
+    world: Callable[[], AbstractAsyncContextManager[MakeSource]]
+    # Seconds after which whatever would be found has been found.
+    settled: float
+
+
+@asynccontextmanager
+async def lan_world() -> AsyncIterator[MakeSource]:
+    def make() -> PeerSource:
+        node_id, instance = NodeId(os.urandom(32)), os.urandom(8)
+        return Lan(node_id, instance, ["0.0.0.0"], Random(instance))
+
+    yield make
+
+
+KITS = {"lan": Kit(lan_world, settled=1.5)}
+
+
+@pytest.fixture(params=list(KITS.values()), ids=list(KITS))
+def kit(request: pytest.FixtureRequest) -> Kit:
+    chosen: Kit = request.param
+    return chosen
+
+
+@pytest.fixture
+def tag() -> DiscoveryTag:
+    """One that nobody else on this network has."""
+    return DiscoveryTag(os.urandom(32))
+
+
+class Running:
+    """A source at work, and what it told."""
+
+    def __init__(self, port: int = PORT) -> None:
+        self.interests = Interests(port)
+        self.seen: list[Sighting] = []
+
+    def found(self, tag: DiscoveryTag, port: int = PORT) -> bool:
+        return any(seen.tag == tag and seen.address.port == port for seen in self.seen)
+
+
+@asynccontextmanager
+async def running(source: PeerSource, port: int = PORT) -> AsyncIterator[Running]:
+    told = Running(port)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.run, told.interests, told.seen.append)
+        yield told
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_takes_part_is_found(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+        one.interests.add(tag, wanted=False)
+        other.interests.add(tag, wanted=True)
+        await until(lambda: other.found(tag), PATIENCE)
+
+
+async def test_two_who_both_look_find_each_other(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+        one.interests.add(tag, wanted=True)
+        other.interests.add(tag, wanted=True)
+        await until(lambda: other.found(tag) and one.found(tag, PORT + 1), PATIENCE)
+
+
+async def test_who_comes_later_is_found_too(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make, running(make(), PORT + 1) as other:
+        other.interests.add(tag, wanted=True)
+        await trio.sleep(kit.settled)  # the first questions were in vain
+        async with running(make()) as one:
+            one.interests.add(tag, wanted=False)
+            await until(lambda: other.found(tag), PATIENCE)
+
+
+async def test_only_addresses_are_told_and_only_of_what_is_wanted(
+    kit: Kit, tag: DiscoveryTag
+) -> None:
+    idle = DiscoveryTag(os.urandom(32))
+    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+        for share in (tag, idle):
+            one.interests.add(share, wanted=False)
+        other.interests.add(idle, wanted=False)
+        other.interests.add(tag, wanted=True)
+        await until(lambda: other.found(tag), PATIENCE)
+        await trio.sleep(kit.settled)
+        assert {seen.tag for seen in other.seen} == {tag}
+        assert one.seen == []
+
+
+async def test_who_has_left_is_not_found(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+        one.interests.add(tag, wanted=False)
+        other.interests.add(tag, wanted=True)
+        await until(lambda: other.found(tag), PATIENCE)
+        one.interests.remove(tag)
+        async with running(make(), PORT + 2) as third:
+            third.interests.add(tag, wanted=True)
+            await until(lambda: third.found(tag, PORT + 1), PATIENCE)
+            assert not third.found(tag)
+
+
+async def test_who_accepts_no_links_is_not_found(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make, running(make(), 0) as one, running(make()) as other:
+        one.interests.add(tag, wanted=True)
+        other.interests.add(tag, wanted=True)
+        await until(lambda: one.found(tag), PATIENCE)
+        await trio.sleep(kit.settled)
+        assert other.seen == []
+
+
+async def test_nothing_stays_open(kit: Kit, tag: DiscoveryTag) -> None:
+    async with kit.world() as make:
+        before = _descriptors()
+        for _ in range(3):
+            async with running(make()) as one, running(make(), PORT + 1) as other:
+                one.interests.add(tag, wanted=False)
+                other.interests.add(tag, wanted=True)
+                await until(lambda: other.found(tag), PATIENCE)
+        assert _descriptors() == before
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
