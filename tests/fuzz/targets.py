@@ -9,6 +9,7 @@ from tests.fuzz import (
     targets_keys,
     targets_node,
     targets_texts,
+    targets_tracker,
     targets_wire,
 )
 from tests.fuzz.engine import Report, Target, fuzz
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
         targets_disk,
         targets_keys,
         targets_node,
+        targets_tracker,
     )
     for target in module.TARGETS
 }
