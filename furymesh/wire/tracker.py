@@ -84,7 +84,8 @@ class Refusal:
 
     @classmethod
     def of(cls, raw: bytes) -> Refusal:
-        return cls(shown(raw[:MAX_REASON].decode("utf-8", "replace")) or "no reason given")
+        text = raw[:MAX_REASON].decode("utf-8", "replace").strip("\0 \r\n")
+        return cls(shown(text) or "no reason given")
 
 
 def query(announce: Announce) -> str:

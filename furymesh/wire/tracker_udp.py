@@ -80,6 +80,8 @@ def _body(packet: bytes, action: int, size: int) -> bytes | Refusal:
     found, _ = _HEAD.unpack_from(packet)
     if found == _ERROR:
         return Refusal.of(packet[_HEAD.size :])
+    if found == action and len(packet) == _HEAD.size:
+        return Refusal.of(b"")  # so opentracker, of an info-hash that it does not serve
     if found != action or len(packet) < size:
         raise ProtocolError("a tracker's packet is of another kind, or cut short")
     return packet[size:]

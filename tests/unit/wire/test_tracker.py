@@ -211,9 +211,10 @@ def test_udp_answers_are_read() -> None:
     assert tracker_udp.parse_announced(head + V6 + PORT, ip_size=16) == Answer(
         1800, 0, (Address("2001:db8::1", 7654),)
     )
-    refused = struct.pack(">II", 3, 7) + b"no\n"
-    assert tracker_udp.parse_connected(refused) == Refusal("no\\n")
-    assert tracker_udp.parse_announced(refused, ip_size=4) == Refusal("no\\n")
+    refused = struct.pack(">II", 3, 7) + b"n\ao\n\0"
+    assert tracker_udp.parse_connected(refused) == Refusal("n\\x07o")
+    assert tracker_udp.parse_announced(refused, ip_size=4) == Refusal("n\\x07o")
+    assert tracker_udp.parse_announced(head[:8], ip_size=4) == Refusal("no reason given")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,7 @@ def test_udp_answers_are_read() -> None:
     [
         b"",
         bytes(7),
+        bytes(9),
         struct.pack(">II", 0, 7),
         struct.pack(">IIIII", 2, 7, 1800, 2, 3),
         struct.pack(">IIII", 1, 7, 1800, 2),
