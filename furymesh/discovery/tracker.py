@@ -32,7 +32,6 @@ from furymesh.discovery.tracker_udp import UdpAsker
 from furymesh.net.addresses import may_mean
 from furymesh.wire.tracker import PEER_ID_SIZE, Announce, Answer, Event, Refusal
 
-MAX_TRACKERS = 20  # of one source; each is asked by a task or two
 STOP_SECONDS = 2.0  # for taking back at the end what was announced
 
 Note = Callable[[int, str | None], None]  # a family, and what is wrong with it
@@ -48,12 +47,12 @@ class _Self:
 
 
 class TrackerSource:
-    """Some trackers, each asked by itself: `PeerSource` says what may be expected."""
+    """Some trackers, each asked by a task or two: `PeerSource` says what may be expected."""
 
     source = Source.TRACKER
 
     def __init__(self, trackers: Iterable[Tracker], rng: Random | None = None) -> None:
-        self._trackers = tuple(dict.fromkeys(trackers))[:MAX_TRACKERS]
+        self._trackers = tuple(dict.fromkeys(trackers))
         self._rng = rng or SystemRandom()
         # A tracker without its path, and what is wrong with it; safe to show. One that
         # works over IPv4 or IPv6 has no entry.
