@@ -10,6 +10,7 @@ from furymesh.core.ids import FileId, discovery_tag, info_hash
 from furymesh.core.link import Link, Tracker
 from furymesh.discovery.source import Interests, PeerSource, Sighting
 from furymesh.node.config import Config
+from furymesh.node.shares import share, shares
 from furymesh.node.trackers import configured_trackers, trackers_of
 from tests.tracker_server import TestTracker, open_tracker
 from tests.waiting import until
@@ -38,3 +39,12 @@ async def test_a_share_is_named_to_the_trackers_of_its_link_and_to_no_other(
         assert {heard.info_hash for heard in everybodys.heard} == {info_hash(discovery_tag(SHARED))}
         assert {heard.info_hash for heard in its_own.heard} == {info_hash(discovery_tag(WANTED))}
         assert {sighting.tag for sighting in seen} == {discovery_tag(WANTED)}
+
+
+async def test_the_trackers_of_a_share_are_in_its_link_then_and_later(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"film")
+    config = Config.at(tmp_path / "data")
+    trackers = [Tracker.parse("https://t.example/key/announce")]
+    shared = await share(tmp_path / "film", config, trackers=trackers, private=True)
+    assert Link.parse(shared.link.text).trackers == tuple(trackers)
+    assert [item.link for item in shares(config)] == [shared.link]
