@@ -50,12 +50,11 @@ class TestTracker:
         self.connections: set[int] = set()
         self.reply: Callable[[str], bytes] | None = None  # instead of an HTTP answer
         self.packet_reply: Callable[[bytes], bytes | None] | None = None  # of a UDP one
-        self.http_port = self.udp_port = 0
+        self.port = 0
 
     def url(self, scheme: str) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = self.udp_port if scheme == "udp" else self.http_port
-        return f"{scheme}://{host}:{port}/announce"
+        return f"{scheme}://{host}:{self.port}/announce"
 
     def events(self) -> list[str]:
         return [heard.event for heard in self.heard]
@@ -154,17 +153,30 @@ def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
+async def _bound(host: str, port: int) -> tuple[list[trio.SocketListener], trio.socket.SocketType]:
+    """One port over TCP and UDP, so that whoever starts again on it finds both free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        datagrams = trio.socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            await datagrams.bind((host, listeners[0].socket.getsockname()[1]))
+        except OSError:
+            datagrams.close()
+            await listeners[0].aclose()
+            if port:
+                raise
+        else:
+            return listeners, datagrams
+
+
 @asynccontextmanager
 async def open_tracker(
     tracker: TestTracker, *, port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[TestTracker]:
-    """Serve on free ports, or on `port` for both, within the block."""
-    family = socket.AF_INET6 if ":" in tracker.host else socket.AF_INET
-    listeners = await trio.open_tcp_listeners(port, host=tracker.host)
-    tracker.http_port = listeners[0].socket.getsockname()[1]
-    datagrams = trio.socket.socket(family, socket.SOCK_DGRAM)
-    await datagrams.bind((tracker.host, port))
-    tracker.udp_port = datagrams.getsockname()[1]
+    """Serve on a free port, or on `port`, the same over TCP and UDP, within the block."""
+    listeners, datagrams = await _bound(tracker.host, port)
+    tracker.port = datagrams.getsockname()[1]
 
     async def serve(plain: trio.SocketStream) -> None:
         ip = plain.socket.getpeername()[0]
