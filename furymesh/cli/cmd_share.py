@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from furymesh.cli.options import ConfigFile, DataDir, Json, read, settings
+from furymesh.cli.options import ConfigFile, DataDir, Json, read, read_all, settings
 
 if TYPE_CHECKING:
+    from furymesh.core.link import Tracker
     from furymesh.node.config import Config
     from furymesh.node.face import Shared
 
@@ -49,6 +50,12 @@ def command(
         bool,
         typer.Option("--private", help="Never announce it; peers are only those named by hand."),
     ] = False,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tracker", metavar="URL", help="Announce it there too, and say so in the link."
+        ),
+    ] = None,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -62,10 +69,14 @@ def command(
     from furymesh.cli.passphrase import passphrase_for
     from furymesh.core.errors import UsageError
     from furymesh.core.hashing import HashAlgorithm
+    from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
     from furymesh.core.units import parse_size
 
     chunk_bytes = read("--chunk-size", parse_size, chunk_size)
     read("--hash", HashAlgorithm.from_label, hash_name)
+    named = read_all("--tracker", Tracker.parse, trackers)
+    if len(named) > MAX_LINK_TRACKERS:
+        raise UsageError(f"--tracker: a link names at most {MAX_LINK_TRACKERS} trackers")
     if name is not None and len(paths) > 1:
         raise UsageError("--name fits one path only: share them one by one")
     settled = settings(context, config, data_dir)
@@ -73,7 +84,7 @@ def command(
     passphrase = passphrase_for(settled) if sealed else None
     for path in paths:
         shared = _share(
-            path, settled, name, hash_name, chunk_bytes, sealed, private, passphrase, json
+            path, settled, name, hash_name, chunk_bytes, sealed, private, named, passphrase, json
         )
         _print(shared, json)
 
@@ -86,6 +97,7 @@ def _share(
     chunk_size: int | None,
     encrypt: bool,
     private: bool,
+    trackers: tuple[Tracker, ...],
     passphrase: str | None,
     json: bool,
 ) -> Shared:
@@ -105,6 +117,7 @@ def _share(
             chunk_size=chunk_size,
             encrypt=encrypt,
             private=private,
+            trackers=trackers,
             progress=meter,
             passphrase=passphrase,
         )

@@ -1,7 +1,7 @@
 """Links and addresses: the texts people pass on.
 
-``furymesh:<64 hex digits>?name=<hint>&peer=<address>&key=<base64url>``. A link
-grants access to a share, and with a key to its content, so the key appears in
+``furymesh:<64 hex digits>?name=<hint>&peer=<address>&tracker=<URL>&key=<base64url>``.
+A link grants access to a share, and with a key to its content, so the key appears in
 no `repr` and in no message.
 """
 
@@ -21,6 +21,8 @@ from furymesh.core.secrets import quoted
 SCHEME = "furymesh:"
 MAX_LINK_LENGTH = 16 * 1024  # far above any honest link, and nothing to parse for long
 MAX_LINK_PEERS = 64  # hints to start from; the swarm tells of the others
+MAX_LINK_TRACKERS = 8  # each is asked by a task; one that works is enough
+MAX_TRACKER_LENGTH = 512  # characters; those in use have a tenth
 MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4
 
 # IFNAMSIZ is 16. Resolvers take an empty label in an interface's name for one of a host.
@@ -28,6 +30,10 @@ _SCOPE = r"%(?=[^\]]{1,15}\])[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _BRACKETED = re.compile(rf"\[([0-9A-Fa-f:.]+(?:{_SCOPE})?)\]")
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # at most 63, RFC 1035 again
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+# What may be in a path and a query by RFC 3986, every % with its two digits.
+_URL_PATH = r"/(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
+_TRACKER = re.compile(rf"(https?|udp)://(\[[0-9A-Fa-f:.]*\]|[^/:?#@\s]*)(:[0-9]+)?({_URL_PATH})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "udp": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,39 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracker:
+    """Where a BitTorrent tracker answers. No `repr` shows the path: it may hold a passkey."""
+
+    scheme: str  # http, https or udp
+    address: Address
+    path: str = field(default="", repr=False)  # with the query, if there is one
+
+    @classmethod
+    def parse(cls, text: str) -> Tracker:
+        """Read the URL of a tracker; raises UsageError."""
+        text = text.strip()
+        parts = _TRACKER.fullmatch(text) if len(text) <= MAX_TRACKER_LENGTH else None
+        if parts is None:
+            raise UsageError(
+                f"{quoted(text)} is not a tracker: write http://host/announce, https://host/announce"
+                f" or udp://host:port, {MAX_TRACKER_LENGTH} characters at most"
+            )
+        scheme, host, port, path = parts.groups()
+        return cls(scheme, Address.parse(host + (port or _DEFAULT_PORTS[scheme])), path or "")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
-    """A share, and optionally a name hint (untrusted), peers to ask and the key."""
+    """A share, and optionally a name hint (untrusted), whom to ask and the key."""
 
     file_id: FileId
     name: str | None = None
     peers: tuple[Address, ...] = ()
     key: bytes | None = field(default=None, repr=False)
+    trackers: tuple[Tracker, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Link:
@@ -93,15 +125,21 @@ class Link:
         names = [value for key, value in fields if key == "name"]
         peers = tuple(Address.parse(value) for key, value in fields if key == "peer")
         keys = [value for key, value in fields if key == "key"]
+        trackers = tuple(Tracker.parse(value) for key, value in fields if key == "tracker")
         if len(names) > 1 or len(keys) > 1:
             raise UsageError("the link has two names or two keys: copy it again")
         if len(peers) > MAX_LINK_PEERS:
             raise UsageError(f"the link names more than {MAX_LINK_PEERS} peers: take some out")
+        if len(trackers) > MAX_LINK_TRACKERS:
+            raise UsageError(
+                f"the link names more than {MAX_LINK_TRACKERS} trackers: take some out"
+            )
         return cls(
             file_id,
             names[0] or None if names else None,
             peers,
             _parse_key(keys[0]) if keys else None,
+            trackers,
         )
 
     @property
@@ -109,6 +147,7 @@ class Link:
         """The link to pass on, key included: whoever sees it can fetch and read."""
         fields = [f"name={quote(self.name, safe='')}"] if self.name else []
         fields += [f"peer={quote(str(peer), safe=':@[]')}" for peer in self.peers]
+        fields += [f"tracker={quote(str(tracker), safe=':@[]/')}" for tracker in self.trackers]
         if self.key is not None:
             fields.append("key=" + base64.urlsafe_b64encode(self.key).decode().rstrip("="))
         return SCHEME + self.file_id.hex() + ("?" + "&".join(fields) if fields else "")

@@ -73,6 +73,7 @@ class ResumeMeta:
     part_inode: int | None = None
     executable: bool = False
     detached: bool = False
+    trackers: tuple[str, ...] = field(default=(), repr=False)  # of the link; see `Tracker`
 
     @property
     def chunk_count(self) -> int:
@@ -191,6 +192,8 @@ def _encode_meta(meta: ResumeMeta) -> bytes:
         "executable": meta.executable,
         "detached": meta.detached,
     }
+    if meta.trackers:
+        record["trackers"] = list(meta.trackers)
     # ASCII escapes carry names that are not valid UTF-8 through unharmed.
     encoded = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode("ascii")
     if len(encoded) > MAX_METADATA:
@@ -216,6 +219,7 @@ def _decode_meta(raw: bytes) -> ResumeMeta:
             part_inode=fields.count("part_inode", MAX_INODE),
             executable=fields.flag("executable"),
             detached=fields.flag("detached"),
+            trackers=fields.texts("trackers") if fields.has("trackers") else (),
         )
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         # The cause may quote the content key, so it is not chained.
@@ -236,6 +240,9 @@ class _Fields:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(name)
         return value
+
+    def has(self, name: str) -> bool:
+        return name in self._record
 
     def text(self, name: str) -> str:
         value: str = self._get(name, str)

@@ -64,3 +64,10 @@ def may_mean(host: str, seen_from: str) -> bool:
     if address.is_link_local:
         return there.is_link_local
     return True
+
+
+def is_public(host: str) -> bool:
+    """Whether an IP address means one machine, and the same from everywhere."""
+    raw = packed_ip(host)
+    address = ipaddress.ip_address(raw) if raw else None
+    return address is not None and address.is_global and not address.is_multicast

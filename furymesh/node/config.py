@@ -30,7 +30,7 @@ from pydantic import (
 
 from furymesh.core.errors import ConfigError, UsageError
 from furymesh.core.ids import node_id_text, parse_node_id
-from furymesh.core.link import Address
+from furymesh.core.link import Address, Tracker
 from furymesh.core.paths import shown
 from furymesh.core.units import parse_size
 from furymesh.node.config_file import ConfigFile, describe, read_config_file
@@ -41,6 +41,7 @@ DEFAULT_LISTEN = "0.0.0.0:7654"
 DEFAULT_RESERVE = "64MiB"
 MAX_SECONDS = 7 * 86400  # longer than anybody waits; keeps every clock sum finite
 MAX_LISTED = 1000  # peers, nodes or bootstrap nodes; more is not written by hand
+MAX_TRACKERS = 20  # each is asked by a task or two, and told of every share
 
 T = TypeVar("T")
 
@@ -94,6 +95,12 @@ def _listen_address(value: object) -> str:
     return str(address)
 
 
+def _tracker(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError('must be the URL of a tracker, like "http://192.0.2.7:6969/announce"')
+    return str(_checked(Tracker.parse, value))
+
+
 def _node_id(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a node id, as `furymesh id` prints it")
@@ -114,6 +121,7 @@ RateText = Annotated[str, BeforeValidator(_size), AfterValidator(_rate)]
 PeerAddress = Annotated[str, BeforeValidator(_address)]
 ListenAddress = Annotated[str, BeforeValidator(_listen_address)]
 ListedNode = Annotated[str, BeforeValidator(_node_id)]
+TrackerUrl = Annotated[str, BeforeValidator(_tracker)]
 Addresses = Annotated[tuple[PeerAddress, ...], Field(max_length=MAX_LISTED)]
 Seconds = Annotated[float, Field(ge=1, le=MAX_SECONDS, allow_inf_nan=False)]
 
@@ -175,10 +183,11 @@ class DhtConfig(_Section):
 
 
 class DiscoveryConfig(_Section):
-    """How peers are found; `peers` are asked about everything."""
+    """How peers are found; `peers` are asked about everything, `trackers` told of it."""
 
     lan: LanConfig = LanConfig()
     dht: DhtConfig = DhtConfig()
+    trackers: Annotated[tuple[TrackerUrl, ...], Field(max_length=MAX_TRACKERS)] = ()
     peers: Addresses = ()
 
 

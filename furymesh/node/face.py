@@ -21,7 +21,7 @@ from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder, checked_sha256
 from furymesh.node.passphrase import opened_protection
-from furymesh.node.resumes import find_resume, show_resume
+from furymesh.node.resumes import find_resume, known_trackers
 from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
 from furymesh.node.shares import Shared as Shared
 from furymesh.node.shares import SharedItem as SharedItem
@@ -86,7 +86,7 @@ async def get(
             book.add(link.file_id, address, Source.LINK)
         for text in config.discovery.peers:
             book.add(link.file_id, Address.parse(text), Source.CONFIG)
-        order = Order(link.file_id, link.name, output, link.key, overwrite)
+        order = Order(link.file_id, link.name, output, link.key, overwrite, trackers=link.trackers)
         terms = Terms(
             timeout=config.transfer.timeout if timeout is None else timeout,
             only_nodes=frozenset(only_nodes),
@@ -128,9 +128,8 @@ async def resume(
     config = config or load_config(None, None)
     if isinstance(file_id, str):
         file_id = find_resume(file_id, config)
-    show_resume(file_id, config)
     return await get(
-        Link(file_id),
+        Link(file_id, trackers=known_trackers(file_id, config)),
         config,
         output=output,
         peers=peers,

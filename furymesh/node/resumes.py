@@ -5,11 +5,13 @@ Synchronous, and free of the event loop: these commands start fast.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from furymesh.core.errors import DamagedResumeDataError, NotFoundError
+from furymesh.core.errors import DamagedResumeDataError, NotFoundError, UsageError
 from furymesh.core.ids import FileId, resolve_prefix
+from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
 from furymesh.node.config import Config
 from furymesh.storage.journal_file import remove_journal
 from furymesh.storage.lock import DownloadLock
@@ -48,6 +50,15 @@ def show_resume(file_id: FileId, config: Config) -> Summary:
                 raise DamagedResumeDataError(item.reason)
             return item
     raise NotFoundError(f"there is no resume data for {file_id.hex()}")
+
+
+def known_trackers(file_id: FileId, config: Config) -> tuple[Tracker, ...]:
+    """Those of the link that a download was begun with; raises as `show_resume` does."""
+    found = []
+    for text in show_resume(file_id, config).meta.trackers[:MAX_LINK_TRACKERS]:
+        with contextlib.suppress(UsageError):  # resume data may be forged
+            found.append(Tracker.parse(text))
+    return tuple(found)
 
 
 def clean_resume(file_id: FileId, config: Config) -> Cleaned:

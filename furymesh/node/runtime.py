@@ -35,6 +35,7 @@ from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_psk
+from furymesh.node.trackers import configured_trackers
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
@@ -100,6 +101,8 @@ class Runtime:
             listening = [str(sock.getsockname()[0]) for sock in self.listeners]
             me, rng = self.identity.node_id, self.swarm.rng
             sources.append(Lan(me, self.endpoint.instance, listening, rng))
+        if self.config.discovery.trackers:
+            sources.append(configured_trackers(self.config))
         return sources
 
     def settings(self) -> Settings:

@@ -202,6 +202,7 @@ class Node:
                 key=link.key,
                 overwrite=order.overwrite,
                 detached=True,
+                trackers=link.trackers,
             ),
             Terms(timeout=PATIENCE, sha256=order.sha256),
             self._on_event,

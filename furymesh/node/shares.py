@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from furymesh.core.errors import FuryMeshError, NotFoundError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.protection import Protection
 from furymesh.core.sealing import KEY_SIZE
 from furymesh.node.config import Config, load_config
@@ -71,6 +72,7 @@ async def share(
     chunk_size: int | None = None,
     encrypt: bool | None = None,
     private: bool = False,
+    trackers: Sequence[Tracker] = (),
     progress: ChunkProgress | None = None,
     passphrase: str | None = None,
 ) -> Shared:
@@ -78,7 +80,8 @@ async def share(
 
     Hashing is skipped if the content is unchanged since it was last shared.
     `progress(done, total)` is called from a worker thread with bytes. A node
-    that runs in the same data directory serves the share at once.
+    that runs in the same data directory serves the share at once. `trackers` go
+    into the link: there it is announced, even if it is private.
 
     Raises NotFoundError, UsageError, SourceChangedError, EnvironmentFault; for an
     encrypted share, whose key is kept here, PassphraseNeededError, PassphraseError.
@@ -113,6 +116,7 @@ async def share(
             sealed_key=os.urandom(KEY_SIZE) if sealed else None,
             name=name,
             private=private,
+            trackers=tuple(trackers),
         )
         geometry = made.manifest.header.geometry
         return Shared(
@@ -138,8 +142,7 @@ async def share(
     if status is None:
         return shared
     peers = tuple(_reachable(status, private))
-    link = Link(shared.file_id, shared.link.name, peers, shared.link.key)
-    return replace(shared, link=link, served=True)
+    return replace(shared, link=replace(shared.link, peers=peers), served=True)
 
 
 def shares(config: Config | None = None) -> list[SharedItem]:
@@ -193,7 +196,7 @@ def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
         entry.path,
         sealed,
         entry.private,
-        Link(entry.file_id, entry.name, (), entry.key),
+        Link(entry.file_id, entry.name, (), entry.key, entry.trackers),
         entry.locked,
     )
 

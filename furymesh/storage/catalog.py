@@ -24,6 +24,7 @@ from furymesh.core.errors import (
 )
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_file_id
+from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.protection import (
@@ -61,8 +62,9 @@ class CatalogEntry:
     """One share. `facts` are those of its files at hashing, in stream order.
 
     `key` is the content key if the share is encrypted; `private` shares are
-    announced nowhere; `added_at` is in seconds since the epoch. A `locked` entry
-    has a key that is sealed and was not opened: `key` is None.
+    announced nowhere but at `trackers`, those of its link; `added_at` is in seconds
+    since the epoch. A `locked` entry has a key that is sealed and was not opened:
+    `key` is None.
     """
 
     file_id: FileId
@@ -75,6 +77,7 @@ class CatalogEntry:
     executable: bool
     added_at: float
     locked: bool = False
+    trackers: tuple[Tracker, ...] = ()
 
     @property
     def sealer(self) -> Sealer | None:
@@ -231,6 +234,8 @@ def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
         "added_at": entry.added_at,
         "facts": entry.facts,
     }
+    if entry.trackers:
+        fields["trackers"] = list(map(str, entry.trackers))
     return checked_json.encode(fields)
 
 
@@ -270,7 +275,17 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
         executable=_typed(fields["executable"], bool),
         added_at=added_at,
         locked=locked,
+        trackers=_trackers(_typed(fields.get("trackers", []), list)),
     )
+
+
+def _trackers(values: list[Any]) -> tuple[Tracker, ...]:
+    if len(values) > MAX_LINK_TRACKERS:
+        raise ValueError("it has too many trackers")
+    try:
+        return tuple(Tracker.parse(_typed(value, str)) for value in values)
+    except UsageError:
+        raise ValueError("a tracker of it is malformed") from None
 
 
 def _key(text: str) -> bytes:

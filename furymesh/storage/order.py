@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from furymesh.core.ids import FileId
+from furymesh.core.link import Tracker
 from furymesh.core.protection import PLAIN, Protection
 
 
@@ -19,6 +20,7 @@ class Order:
     key: bytes | None = field(default=None, repr=False)
     overwrite: bool = False
     detached: bool = False
+    trackers: tuple[Tracker, ...] = ()  # of the link
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from furymesh.core.errors import LocalDataError, SourceChangedError
 from furymesh.core.geometry import Geometry, default_chunk_size
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer, cipher_size
@@ -41,10 +41,11 @@ class Share:
     executable: bool
     cached: bool
     skipped: tuple[str, ...] = ()
+    trackers: tuple[Tracker, ...] = ()
 
     def link(self, peers: tuple[Address, ...] = ()) -> Link:
         """The link to pass on."""
-        return Link(self.file_id, self.name, peers, self.key)
+        return Link(self.file_id, self.name, peers, self.key, self.trackers)
 
 
 def create_share(
@@ -58,6 +59,7 @@ def create_share(
     sealed_key: bytes | None = None,
     name: str | None = None,
     private: bool = False,
+    trackers: tuple[Tracker, ...] = (),
 ) -> Share:
     """Put a file or folder into the catalog, hashing it unless that was done before.
 
@@ -88,6 +90,7 @@ def create_share(
         private=private,
         executable=found.executable,
         added_at=time.time(),
+        trackers=trackers,
     )
     catalog.add(entry, manifest)
     return Share(
@@ -100,6 +103,7 @@ def create_share(
         entry.executable,
         hit is not None,
         found.skipped,
+        trackers,
     )
 
 

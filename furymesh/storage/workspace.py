@@ -259,6 +259,8 @@ class Workspace:
             "detached": self.order.detached,
             "peers": peers,
         }
+        if self.order.trackers:
+            facts["trackers"] = tuple(map(str, self.order.trackers))
         if self.resume is None:
             meta = ResumeMeta(
                 file_id=self.order.file_id,

@@ -9,14 +9,18 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import pytest
 import trio
 
 from furymesh.core.ids import DiscoveryTag, NodeId
+from furymesh.core.link import Tracker
 from furymesh.discovery.lan import Lan
 from furymesh.discovery.source import Interests, PeerSource, Sighting
+from furymesh.discovery.tracker import TrackerSource
+from tests.tracker_server import TestTracker, open_tracker
 from tests.waiting import until
 
 PORT = 40_404
@@ -43,7 +47,19 @@ async def lan_world() -> AsyncIterator[MakeSource]:
     yield make
 
 
-KITS = {"lan": Kit(lan_world, settled=1.5)}
+@asynccontextmanager
+async def tracker_world(scheme: str) -> AsyncIterator[MakeSource]:
+    async with open_tracker(TestTracker()) as tracker:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("furymesh.discovery.announcing.HUNGRY_SECONDS", 0.3)
+            yield lambda: TrackerSource([Tracker.parse(tracker.url(scheme))])
+
+
+KITS = {
+    "lan": Kit(lan_world, settled=1.5),
+    "http": Kit(partial(tracker_world, "http"), settled=0.5),
+    "udp": Kit(partial(tracker_world, "udp"), settled=0.5),
+}
 
 
 @pytest.fixture(params=list(KITS.values()), ids=list(KITS))
@@ -134,7 +150,8 @@ async def test_who_accepts_no_links_is_not_found(kit: Kit, tag: DiscoveryTag) ->
         other.interests.add(tag, wanted=True)
         await until(lambda: one.found(tag), PATIENCE)
         await trio.sleep(kit.settled)
-        assert other.seen == []
+        # A tracker lists who asks, too.
+        assert {seen.address.port for seen in other.seen} <= {PORT}
 
 
 async def test_nothing_stays_open(kit: Kit, tag: DiscoveryTag) -> None:

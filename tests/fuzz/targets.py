@@ -10,6 +10,7 @@ from tests.fuzz import (
     targets_lan,
     targets_node,
     targets_texts,
+    targets_tracker,
     targets_wire,
 )
 from tests.fuzz.engine import Report, Target, fuzz
@@ -25,6 +26,7 @@ TARGETS: dict[str, Target] = {
         targets_keys,
         targets_lan,
         targets_node,
+        targets_tracker,
     )
     for target in module.TARGETS
 }

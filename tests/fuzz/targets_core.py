@@ -175,6 +175,7 @@ META = ResumeMeta(
     peers=("10.0.0.1:4000", "[::1]:4001"),
     part_inode=2**63 + 1,
     executable=True,
+    trackers=("udp://192.0.2.1:6969",),
 )
 
 

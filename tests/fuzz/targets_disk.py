@@ -24,7 +24,7 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Entry, EntryKind
-from furymesh.core.link import Link
+from furymesh.core.link import Link, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.snapshot import recover
 from furymesh.node.config import load_config
@@ -194,6 +194,7 @@ def _entry(key: bytes | None, facts: int) -> bytes:
         private=False,
         executable=False,
         added_at=1_700_000_000.5,
+        trackers=(Tracker.parse("udp://192.0.2.1:6969"),) if key else (),
     )
     Catalog(root).add(entry, Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b""))
     return (root / "catalog" / f"{FILE_ID.hex()}.json").read_bytes()
@@ -261,7 +262,15 @@ TARGETS = (
             "bare": _bare(_entry(KEY, 3)),
         },
         (LocalDataError,),
-        (*_JSON, *_PATHS, b'"facts":', b'"path":', b'"name":', b'"key":'),
+        (
+            *_JSON,
+            *_PATHS,
+            b'"facts":',
+            b'"path":',
+            b'"name":',
+            b'"key":',
+            b'"trackers":["udp://t:1"]',
+        ),
     ),
     Target(
         "stored_manifest",

@@ -19,7 +19,7 @@ from furymesh.core.ids import (
     parse_node_id,
     resolve_prefix,
 )
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.units import MAX_SIZE, format_rate, format_size, parse_size
 from furymesh.net.addresses import is_loopback, may_mean, packed_ip, same_machine, unpacked_ip
 from furymesh.node.orders import checked_sha256
@@ -88,6 +88,7 @@ def path_names(data: bytes) -> None:
 _ID = FILE_ID.hex().encode()
 _NODE = node_id_text(NODE_ID).encode()
 _LINK = Link(FILE_ID, "a film é.mkv", (Address("192.0.2.7", 7000, NODE_ID), Address("::1", 1)), KEY)
+_TRACKED = Link(FILE_ID, trackers=(Tracker.parse("http://[::1]:6969/a?b=%20"),))
 
 
 def ip(data: bytes) -> None:
@@ -106,9 +107,26 @@ TARGETS = (
     Target(
         "link",
         link,
-        lambda: {"full": _LINK.text.encode(), "bare": _ID, "unknown": _ID + b"?x=%20&name="},
+        lambda: {
+            "full": _LINK.text.encode(),
+            "bare": _ID,
+            "unknown": _ID + b"?x=%20&name=",
+            "tracked": _TRACKED.text.encode(),
+        },
         (UsageError,),
-        (b"furymesh:", b"?name=", b"&peer=", b"&key=", b"%", b"[::1]:1", _NODE + b"@", b"&", b"="),
+        (
+            b"furymesh:",
+            b"?name=",
+            b"&peer=",
+            b"&key=",
+            b"&tracker=udp://",
+            b"/announce",
+            b"%",
+            b"[::1]:1",
+            _NODE + b"@",
+            b"&",
+            b"=",
+        ),
     ),
     Target(
         "address",

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Tracker
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 HOSTS = st.one_of(
@@ -13,12 +13,19 @@ HOSTS = st.one_of(
 IDS = st.binary(min_size=32, max_size=32)
 ADDRESSES = st.builds(Address, HOSTS, st.integers(1, 65535), st.none() | IDS.map(NodeId))
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+TRACKERS = st.builds(
+    Tracker,
+    st.sampled_from(["http", "https", "udp"]),
+    st.builds(Address, HOSTS, st.integers(1, 65535)),
+    st.just("") | st.from_regex(r"/([a-z&?=+/-]|%[0-9A-F]{2}){0,40}", fullmatch=True),
+)
 LINKS = st.builds(
     Link,
     IDS.map(FileId),
     st.none() | NAMES,
     st.lists(ADDRESSES, max_size=4).map(tuple),
     st.none() | IDS,
+    st.lists(TRACKERS, max_size=3).map(tuple),
 )
 
 
@@ -34,9 +41,14 @@ def test_link_round_trip(link: Link) -> None:
     assert link.text.isprintable()
 
 
-@given(st.text(max_size=80) | st.text("furymesh:0af?&=%@[]", max_size=120), IDS)
+@given(st.text(max_size=80) | st.text("furymesh:0af?&=%@[]/", max_size=120), IDS)
 def test_only_usage_errors_escape(text: str, file_id: bytes) -> None:
-    for attempt in (text, f"furymesh:{file_id.hex()}?{text}", f"{file_id.hex()}?peer={text}"):
+    for attempt in (
+        text,
+        f"furymesh:{file_id.hex()}?{text}",
+        f"{file_id.hex()}?peer={text}",
+        f"{file_id.hex()}?tracker=udp://{text}",
+    ):
         try:
             link = Link.parse(attempt)
         except UsageError as error:

@@ -145,6 +145,8 @@ def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtu
         (["get", "12"], "'12' is not a file id"),
         (["share", "x", "--chunk-size", "big"], "--chunk-size: 'big' is not a size"),
         (["share", "x", "--hash", "md5"], "--hash: "),
+        (["share", "x", "--tracker", "ftp://t"], "--tracker: 'ftp://t' is not a tracker"),
+        (["share", "x", *["--tracker", "udp://t:1"] * 9], "--tracker: a link names at most 8"),
         (["share", "x", "y", "--name", "z"], "--name fits one path only"),
         (["node", "--listen", "7654"], "--listen: '7654' is not an address"),
         (["node", "--allow", "x"], "--allow: 'x' is not a node id"),
@@ -439,6 +441,7 @@ def test_share_prints_the_documented_keys(
 
     face.__dict__["share"] = share
     arguments = ["share", "x", "--hash", "sha256", "--chunk-size", "4MiB", "--encrypt", "--private"]
+    arguments += ["--tracker", "udp://t.example:6969", "--tracker", "https://t.example/announce"]
     assert run(*arguments, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     keys = {"file_id", "link", "name", "size", "chunks", "chunk_size", "hash"}
@@ -447,6 +450,8 @@ def test_share_prints_the_documented_keys(
     assert face.calls[0]["algorithm"] == "sha256"
     assert face.calls[0]["encrypt"] is True
     assert face.calls[0]["private"] is True
+    named = ["udp://t.example:6969", "https://t.example:443/announce"]
+    assert list(map(str, face.calls[0]["trackers"])) == named
     assert run(*arguments) == 0
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out

@@ -4,7 +4,14 @@ import pytest
 
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId, node_id_text
-from furymesh.core.link import MAX_LINK_PEERS, Address, Link
+from furymesh.core.link import (
+    MAX_LINK_PEERS,
+    MAX_LINK_TRACKERS,
+    MAX_TRACKER_LENGTH,
+    Address,
+    Link,
+    Tracker,
+)
 
 ID = FileId(bytes(range(32)))
 NODE = NodeId(bytes(range(1, 33)))
@@ -59,8 +66,10 @@ def test_the_key_shows_in_text_only() -> None:
         f"{ID.hex()}?key={KEY_TEXT}&key={KEY_TEXT}",
         f"{ID.hex()}?name={'x' * 20_000}",
         f"{ID.hex()}?" + "&".join(["peer=a:1"] * (MAX_LINK_PEERS + 1)),
+        f"{ID.hex()}?tracker=",
+        f"{ID.hex()}?" + "&".join(["tracker=udp://a:1"] * (MAX_LINK_TRACKERS + 1)),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_refused_links(text: str) -> None:
     with pytest.raises(UsageError):
@@ -122,3 +131,52 @@ def test_refused_addresses(text: str) -> None:
 
 def test_port_zero_only_where_it_means_something() -> None:
     assert Address.parse("h:0", any_port=True).port == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "tracker", "written"),
+    [
+        ("http://T.example/announce", Tracker("http", Address("t.example", 80), "/announce"), None),
+        ("https://t.example", Tracker("https", Address("t.example", 443)), "https://t.example:443"),
+        (
+            "http://[2001:DB8::0:1]:6969/a%2F?x=1&y",
+            Tracker("http", Address("2001:db8::1", 6969), "/a%2F?x=1&y"),
+            "http://[2001:db8::1]:6969/a%2F?x=1&y",
+        ),
+        (" udp://192.0.2.1:6969\n", Tracker("udp", Address("192.0.2.1", 6969)), None),
+    ],
+)
+def test_trackers(text: str, tracker: Tracker, written: str | None) -> None:
+    assert Tracker.parse(text) == tracker
+    assert Tracker.parse(str(tracker)) == tracker
+    assert written is None or str(tracker) == written
+    link = Link(ID, trackers=(tracker, tracker))
+    assert Link.parse(link.text) == link
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "t.example", "http:/t.example", "ftp://t.example/a", "file:///etc/passwd"],
+        *["udp://t.example", "udp://t.example:0", "http://t.example:99999/", "http:///announce"],
+        *["http://me:secret@t.example/", "http://t.example/#a", "http://t.example/a b"],
+        *["http://t.example/a%2", "http://t.example/é", "http://t.example/\n/", "http://a\\b/"],
+        *["http://t.example?x", "http://[::1", "http://[fe80::1%eth0]/", "unix:///run/x.sock"],
+        "http://t.example/" + "a" * MAX_TRACKER_LENGTH,
+    ],
+)
+def test_refused_trackers(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Tracker.parse(text)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+def test_a_passkey_shows_in_text_only() -> None:
+    passkey = "0123456789abcdef0123456789abcdef"
+    tracker = Tracker.parse(f"https://t.example/{passkey}/announce")
+    assert passkey in str(tracker)
+    assert passkey not in repr(Link(ID, trackers=(tracker,)))
+    with pytest.raises(UsageError) as caught:
+        Tracker.parse(f"https://t.example/{passkey}/announce#")
+    assert passkey not in str(caught.value)

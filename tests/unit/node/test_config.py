@@ -119,6 +119,7 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         discovery:
           lan:
           dht: {{enabled: false, bootstrap_nodes: ["node.example:6881"]}}
+          trackers: ["https://t.example/key/announce", "udp://192.0.2.7:6969"]
           peers: ["{node_id}@192.0.2.7:7000"]
         """,
     )
@@ -130,6 +131,10 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     assert config.storage.reserve == "1.5G"
     assert config.discovery.lan.enabled is True
     assert config.discovery.dht.bootstrap_nodes == ("node.example:6881",)
+    assert config.discovery.trackers == (
+        "https://t.example:443/key/announce",
+        "udp://192.0.2.7:6969",
+    )
     assert config.discovery.peers == (f"{node_id}@192.0.2.7:7000",)
 
 
@@ -176,6 +181,9 @@ def test_every_bad_key_is_named_with_its_line(tmp_path: Path) -> None:
         ("node: 3", "node must be a section"),
         ("discovery: {lan: []}", "discovery.lan must be a section"),
         ("discovery: {peers: x}", "discovery.peers must be a list"),
+        ("discovery: {trackers: [7]}", "discovery.trackers.0: must be the URL of a tracker"),
+        ("discovery: {trackers: [ftp://x]}", "'ftp://x' is not a tracker: write http://"),
+        (f"discovery: {{trackers: [{'udp://t:1, ' * 21}]}}", "discovery.trackers"),
         ("discovery: {peers: [nonsense]}", "line 1: discovery.peers.0: 'nonsense' is not"),
         ("node: {allow: [short]}", "'short' is not a node id"),
         ("node: {listen: 'x@h:1'}", "node.listen"),

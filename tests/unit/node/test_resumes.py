@@ -13,8 +13,15 @@ from furymesh.core.errors import (
     UsageError,
 )
 from furymesh.core.ids import FileId
+from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
 from furymesh.node.config import Config
-from furymesh.node.resumes import clean_resume, find_resume, list_resume, show_resume
+from furymesh.node.resumes import (
+    clean_resume,
+    find_resume,
+    known_trackers,
+    list_resume,
+    show_resume,
+)
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.part_names import part_path
 from furymesh.storage.resume import Damaged, ResumeData, ResumeMeta, resume_path
@@ -29,10 +36,11 @@ def config(tmp_path: Path) -> Config:
     return Config.at(tmp_path / "data")
 
 
-def keep(config: Config, file_id: FileId, part: Path) -> Path:
+def keep(config: Config, file_id: FileId, part: Path, trackers: tuple[str, ...] = ()) -> Path:
     """Resume data of a download; where it lies."""
     directory = config.transfer.resume_dir
-    meta = ResumeMeta(file_id, "film", str(part.with_suffix("")), str(part), 0.0)
+    output = str(part.with_suffix(""))
+    meta = ResumeMeta(file_id, "film", output, str(part), 0.0, trackers=trackers)
     with ResumeData.create(directory, meta):
         return resume_path(directory, file_id)
 
@@ -54,6 +62,17 @@ def test_prefixes(config: Config, tmp_path: Path) -> None:
         find_resume("bbb", config)
     with pytest.raises(NotFoundError):
         find_resume("cccccccc", config)
+
+
+def test_trackers_of_an_unfinished_download(config: Config, tmp_path: Path) -> None:
+    keep(config, ONE, tmp_path / "x.part")
+    assert known_trackers(ONE, config) == ()
+    kept = ("udp://192.0.2.1:6969", "forged", *["http://t.example/announce"] * 20)
+    keep(config, TWO, tmp_path / "y.part", kept)
+    assert known_trackers(TWO, config)[:2] == tuple(map(Tracker.parse, (kept[0], kept[2])))
+    assert len(known_trackers(TWO, config)) < MAX_LINK_TRACKERS
+    with pytest.raises(NotFoundError):
+        known_trackers(OTHER, config)
 
 
 def test_damaged_data_is_listed_and_found_and_not_shown(config: Config, tmp_path: Path) -> None:

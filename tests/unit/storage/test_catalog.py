@@ -11,6 +11,7 @@ from furymesh.core.errors import EnvironmentFault, LocalDataError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
+from furymesh.core.link import Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import checked_json
@@ -62,6 +63,27 @@ def test_add_get_list_remove(tmp_path: Path) -> None:
     assert not catalog.remove(one.file_id)
     assert catalog.manifests.load(one.file_id) is None
     assert catalog.list().entries == [two]
+
+
+def test_trackers_are_kept(tmp_path: Path) -> None:
+    catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
+    trackers = tuple(map(Tracker.parse, ["http://t.example/key/announce", "udp://192.0.2.1:6969"]))
+    entry = entry_of(manifest, trackers=trackers)
+    catalog.add(entry, manifest)
+    assert catalog.get(entry.file_id) == entry
+
+
+@pytest.mark.parametrize("trackers", ["udp://t:1", [7], ["udp://t"], ["udp://t:1"] * 9, None])
+def test_an_entry_with_bad_trackers_is_damaged(tmp_path: Path, trackers: object) -> None:
+    catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
+    entry = entry_of(manifest)
+    catalog.add(entry, manifest)
+    path = tmp_path / "data" / "catalog" / f"{entry.file_id.hex()}.json"
+    fields, _ = checked_json.decode(path.read_bytes())
+    assert "trackers" not in fields
+    path.write_bytes(checked_json.encode({**fields, "trackers": trackers}))
+    with pytest.raises(LocalDataError):
+        catalog.get(entry.file_id)
 
 
 def test_files_are_private_and_keys_not_shown(tmp_path: Path) -> None:

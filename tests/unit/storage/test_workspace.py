@@ -13,6 +13,7 @@ from furymesh.core.errors import (
     EnvironmentFault,
     WrongKeyError,
 )
+from furymesh.core.link import Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import resume
@@ -71,6 +72,16 @@ def test_what_was_written_is_there_next_time(settings: Settings) -> None:
     assert (good, doubtful) == (0b1011, 0)
     assert second.known_peers == PEERS
     second.close()
+
+
+def test_the_trackers_of_the_link_are_kept_until_another_names_others(settings: Settings) -> None:
+    first, second = Tracker.parse("udp://192.0.2.1:6969"), Tracker.parse("udp://192.0.2.2:6969")
+    for named, kept in (((), ()), ((first,), (first,)), ((), (first,)), ((second,), (second,))):
+        workspace, _, _ = opened(settings, order(trackers=named))
+        workspace.close()
+        data = ResumeData.load(settings.resume_dir, MANIFEST.file_id)
+        assert data.meta.trackers == tuple(map(str, kept))
+        data.close()
 
 
 def test_publishing_leaves_the_file_and_nothing_else(settings: Settings) -> None:

@@ -1,0 +1,155 @@
+"""When one tracker is told of which share: decided here, carried out elsewhere.
+
+Always true: one announce at a time is made to a tracker; between two of a share
+lies the interval that the tracker told, unless there is something to tell or nobody
+else was known; a tracker that does not answer is left alone for its back-off,
+which only a share that is newly wanted ends; and what a tracker once heard of
+is taken back when it ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from furymesh.core.ids import DiscoveryTag
+from furymesh.wire.tracker import Answer, Event, Refusal
+
+# Seconds before a tracker that gave no answer is asked again, doubled each time.
+FIRST_BACKOFF = 5.0
+MAX_BACKOFF = 900.0
+# Before a share is named again that the tracker refused: it will not want it soon.
+REFUSED_BACKOFF = 300.0
+MAX_REFUSED_BACKOFF = 4 * 3600.0
+# While a tracker knows nobody who has what is wanted, it is asked again before the
+# interval is over, as BEP 3 allows, but not before the least that it told.
+HUNGRY_SECONDS = 60.0
+# Announces come late at random, by up to a tenth, so that those of many nodes spread.
+# Trackers forget who is late by half an interval or more.
+JITTER = 0.1
+
+
+class Turn(NamedTuple):
+    """An announce to be made now."""
+
+    tag: DiscoveryTag
+    event: Event
+    wanted: bool
+    tracker_id: bytes
+
+
+@dataclass(slots=True)
+class _Share:
+    """One share, as this tracker was told of it."""
+
+    wanted: bool
+    due: float
+    event: Event = Event.STARTED  # to be told next
+    asked: bool = False  # the tracker may list us: it was asked, and did not fail
+    known: bool = False  # it does
+    refusals: int = 0  # in a row
+    lonely: int = 0  # answers in a row that told of nobody else
+    tracker_id: bytes = b""
+
+
+class Schedule:
+    """Whose turn it is, for one tracker. Times are seconds of any one clock."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._shares: dict[DiscoveryTag, _Share] = {}
+        self._not_before = -math.inf  # of the tracker, after a failure
+        self._failures = 0
+
+    @property
+    def wake(self) -> float:
+        """When there is a turn, if nothing changes; infinity for never."""
+        return max(min((s.due for s in self._shares.values()), default=math.inf), self._not_before)
+
+    def follow(
+        self, announced: Iterable[DiscoveryTag], wanted: Iterable[DiscoveryTag], now: float
+    ) -> None:
+        """Take note of what this node takes part in now."""
+        lacking = frozenset(wanted)
+        taking_part = lacking.union(announced)
+        for tag in taking_part:
+            share = self._shares.get(tag)
+            if share is None or share.event is Event.STOPPED:
+                self._shares[tag] = _Share(tag in lacking, now)
+            elif share.wanted == (tag in lacking):
+                continue
+            else:
+                share.wanted = not share.wanted
+                share.due = now
+                if share.known:
+                    share.event = Event.NONE if share.wanted else Event.COMPLETED
+            if tag in lacking:
+                self._not_before = now
+        for tag in self._shares.keys() - taking_part:
+            if self._shares[tag].asked:
+                self._shares[tag].event = Event.STOPPED
+                self._shares[tag].due = now
+            else:
+                del self._shares[tag]
+
+    def next(self, now: float) -> Turn | None:
+        """The announce to make now, what is wanted before all else; None before `wake`."""
+        if now < self.wake:
+            return None
+        due = (item for item in self._shares.items() if item[1].due <= now)
+        tag, share = min(due, key=lambda item: (not item[1].wanted, item[1].due))
+        share.asked = True
+        return Turn(tag, share.event, share.wanted, share.tracker_id)
+
+    def answered(self, turn: Turn, answer: Answer | Refusal, now: float) -> None:
+        """The tracker answered."""
+        self._failures = 0
+        share = self._shares[turn.tag]
+        if turn.event is Event.STOPPED:
+            del self._shares[turn.tag]
+        elif isinstance(answer, Refusal):
+            pause = min(REFUSED_BACKOFF * (1 << share.refusals), MAX_REFUSED_BACKOFF)
+            share.refusals = min(share.refusals + 1, 16)
+            share.asked = share.known
+            share.due = now + self._late(pause)
+        else:
+            share.refusals = 0
+            share.known = True
+            share.event = Event.NONE
+            share.tracker_id = answer.tracker_id or share.tracker_id
+            share.due = now + self._late(self._pause(share, answer))
+
+    def failed(self, turn: Turn, now: float) -> None:
+        """It gave no answer, or none that makes sense."""
+        share = self._shares[turn.tag]
+        share.asked = share.known
+        if turn.event is Event.STOPPED:
+            del self._shares[turn.tag]  # it will forget by itself
+        pause = min(FIRST_BACKOFF * (1 << self._failures), MAX_BACKOFF)
+        self._failures = min(self._failures + 1, 16)
+        self._not_before = now + pause * self._rng.uniform(0.75, 1.25)
+
+    def farewells(self) -> list[Turn]:
+        """What is to be told at the end: nothing to a tracker that does not answer."""
+        if self._failures:
+            return []
+        return [
+            Turn(tag, Event.STOPPED, False, share.tracker_id)
+            for tag, share in self._shares.items()
+            if share.asked
+        ]
+
+    def _pause(self, share: _Share, answer: Answer) -> float:
+        # An answer names who asks, too.
+        if not share.wanted or len(answer.peers) > 1:
+            share.lonely = 0
+            return answer.interval
+        hungry = HUNGRY_SECONDS * (1 << share.lonely)
+        share.lonely = min(share.lonely + 1, 16)
+        return min(max(hungry, answer.min_interval), answer.interval)
+
+    def _late(self, pause: float) -> float:
+        return pause * self._rng.uniform(1.0, 1.0 + JITTER)

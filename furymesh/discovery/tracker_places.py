@@ -1,0 +1,44 @@
+"""Where a tracker may be: whoever wrote a link named it, and it may send us on.
+
+A stranger must not be able to have this node ask things of the machine it runs on,
+or of its network, that only look like an announce (server-side request forgery).
+"""
+
+from __future__ import annotations
+
+import trio
+
+from furymesh.core.errors import UnavailableError
+from furymesh.core.link import Address, Tracker
+from furymesh.net.addresses import is_public, may_mean
+
+
+async def resolve(address: Address, family: int) -> str:
+    """An IP address of a tracker's host; raises UnavailableError."""
+    try:
+        found = await trio.socket.getaddrinfo(
+            address.host, address.port, family=family, type=trio.socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError):
+        raise UnavailableError("no such host") from None
+    for _, _, _, _, target in found:
+        host = str(target[0])
+        # Neither everybody on a network nor "this machine" in disguise.
+        if may_mean(host, host):
+            return host
+    raise UnavailableError("no usable address")
+
+
+def check_place(tracker: Tracker, ip: str) -> None:
+    """Refuse a tracker on a private network that does not look like one.
+
+    What answers at /announce there is a tracker; what takes a query may be a printer.
+    """
+    if not is_public(ip) and not tracker.path.endswith("/announce"):
+        raise UnavailableError("a tracker on a private network has a URL that ends in /announce")
+
+
+def check_redirect(ip: str, first: str) -> None:
+    """Refuse to be led from the internet into a private network, or onto this machine."""
+    if not may_mean(ip, first) or (is_public(first) and not is_public(ip)):
+        raise UnavailableError("it redirects to a private address")
