@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     import libtorrent as lt
 
 JOIN_SECONDS = 5.0  # for the first node to answer
-JOIN_LOOK_SECONDS = 0.1  # between two looks whether one did
+JOIN_LOOK_SECONDS = 0.1
 # Between two tries to resolve bootstrap nodes while no name could be: a machine that
 # starts without a network joins soon after it has one.
 RESOLVE_PAUSES = (1.0, 300.0)
 SAVE_SECONDS = 600.0  # between two looks at which nodes to remember
 LISTEN_SECONDS = 2.0  # a system call or two
-# For an item to be found or stored: libtorrent gives up on a node after some seconds, and
-# asks several rounds of them.
-ITEM_SECONDS = 20.0
+# For an item to be stored, or all answers about one to be there: a node that is gone, of
+# which there is always one, takes 15 seconds of it.
+ITEM_SECONDS = 30.0
 MAX_ITEM = 1000  # bytes of a stored value, bencoded; BEP 44
 
 Found = Callable[[list[tuple[str, int]]], None]
@@ -64,6 +64,7 @@ class _Pending:
     done: trio.Event = field(default_factory=trio.Event)
     value: bytes | None = None
     seq: int = -1
+    newer: Callable[[bytes], None] | None = None  # told of each better value
     stored: int = 0
 
 
@@ -75,7 +76,7 @@ class Dht:
 
         self._lt = lt
         self._settings = settings
-        self._entrances = entrances
+        self.entrances = entrances
         self.joined = trio.Event()  # whoever asks earlier hears nothing
         self._found: dict[bytes, list[Found]] = {}
         self._getting: dict[tuple[bytes, bytes], list[_Pending]] = {}
@@ -143,14 +144,21 @@ class Dht:
         return pending.stored
 
     async def get(
-        self, node_id: NodeId, salt: bytes, seconds: float = ITEM_SECONDS
+        self,
+        node_id: NodeId,
+        salt: bytes,
+        seconds: float = ITEM_SECONDS,
+        *,
+        newer: Callable[[bytes], None] | None = None,
     ) -> bytes | None:
         """What the node stored under `salt`; None if no answer came in time.
 
         The signature was checked by libtorrent; of several values the one with the
-        highest sequence number counts.
+        highest sequence number counts. `newer` hears of each that is the best so far,
+        long before the last of those asked has answered or is given up.
         """
         with _pending(self._getting, (node_id, salt)) as pending:
+            pending.newer = newer
             self._session.dht_get_mutable_item(node_id, salt)
             with trio.move_on_after(seconds):
                 await pending.done.wait()
@@ -168,10 +176,6 @@ class Dht:
         """This host's IP addresses as other nodes see them, as far as they agree."""
         return frozenset(self._external.values())
 
-    def believes(self, host: str, port: int) -> bool:
-        """As `Entrances.believes` says."""
-        return self._entrances.believes(host, port)
-
     # --- running --------------------------------------------------------------------
 
     def _open(self) -> lt.session:
@@ -187,11 +191,11 @@ class Dht:
             "enable_incoming_utp": False,
             "enable_outgoing_utp": False,
             "alert_mask": self._alerts(),
-            **self._entrances.settings(),
+            **self.entrances.settings(),
         }
         session: lt.session = self._lt.session(settings)
         # Its constructor has a parameter for the state of before, and ignores it (2.1.1).
-        for node in self._entrances.known:
+        for node in self.entrances.known:
             session.add_dht_node(node)
         return session
 
@@ -225,6 +229,8 @@ class Dht:
             for pending in self._getting.get((alert.key, alert.salt), ()):
                 if isinstance(value, bytes) and value and alert.seq > pending.seq:
                     pending.value, pending.seq = value, alert.seq
+                    if pending.newer is not None:
+                        pending.newer(value)
                 if alert.authoritative:  # the last word
                     pending.done.set()
         elif isinstance(alert, lt.dht_put_alert):
@@ -242,17 +248,17 @@ class Dht:
     async def _join(self) -> None:
         """Wait for the first node to answer, and until names of others are known."""
         pause, longest = RESOLVE_PAUSES
-        while not self.joined.is_set() or self._entrances.unresolved:
-            if self._entrances or not self._entrances.unresolved:
-                with trio.move_on_after(JOIN_SECONDS if self._entrances else 0):
+        while not self.joined.is_set() or self.entrances.unresolved:
+            if self.entrances or not self.entrances.unresolved:
+                with trio.move_on_after(JOIN_SECONDS if self.entrances else 0):
                     while not dht_state.decode(self._state()):
                         await trio.sleep(JOIN_LOOK_SECONDS)
                 self.joined.set()
-            if self._entrances.unresolved:
+            if self.entrances.unresolved:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
-                await self._entrances.resolve()
-                self._session.apply_settings(self._entrances.settings())
+                await self.entrances.resolve()
+                self._session.apply_settings(self.entrances.settings())
 
     def _state(self) -> bytes:
         lt = self._lt
@@ -279,7 +285,7 @@ class Dht:
                 f" {self._refusal or 'no answer'}; set discovery.dht.port to a free one"
             )
 
-    def _close(self) -> None:
+    def close(self) -> None:
         del self._session  # ends it, and with it whoever writes into the socket
         self._readable.close()
         self._writable.close()
@@ -318,7 +324,7 @@ async def open_dht(settings: DhtSettings) -> AsyncIterator[Dht]:
                         await dht._save(settings.state)
             nursery.cancel_scope.cancel()
     finally:
-        dht._close()
+        dht.close()
 
 
 @contextmanager

@@ -74,6 +74,13 @@ class Entrances:
             return not self._bootstrap
         return not any(host.is_global for host in hosts)
 
+    @property
+    def teller(self) -> str:
+        """Whose word what is found there counts as: of a node in a private DHT, which may
+        be one of this machine, else nobody's.
+        """
+        return next((host for host, _ in (*self._resolved, *self.known) if self.private), "")
+
     def believes(self, host: str, port: int) -> bool:
         """Whether an address that strangers told may be that of somebody to dial.
 

@@ -181,10 +181,10 @@ async def test_a_name_that_is_not_known_yet_is_asked_for_again(
     me = identity()
     async with open_dht(DhtSettings((bootstrap,), "127.0.0.20")) as dht:
         # Nothing is believed before it is known where this is.
-        assert not dht.believes("127.0.0.1", 7654)
+        assert not dht.entrances.believes("127.0.0.1", 7654)
         assert not dht.joined.is_set()
         await until(dht.joined.is_set)
-        assert dht.believes("127.0.0.1", 7654)
+        assert dht.entrances.believes("127.0.0.1", 7654)
         with trio.fail_after(10):
             while not await dht.put(me, SALT, b"value", 1.0):
                 pass
