@@ -19,6 +19,7 @@ LINKS = st.builds(
     st.none() | NAMES,
     st.lists(ADDRESSES, max_size=4).map(tuple),
     st.none() | IDS,
+    st.lists(IDS.map(NodeId), max_size=4).map(tuple),
 )
 
 
