@@ -179,9 +179,7 @@ class Dht:
     # --- running --------------------------------------------------------------------
 
     def _open(self) -> lt.session:
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         settings: lt.settings_pack = {
-            "listen_interfaces": f"{host}:{self._settings.port}",
             "enable_dht": True,
             "enable_lsd": False,
             "enable_upnp": False,
@@ -191,7 +189,7 @@ class Dht:
             "enable_incoming_utp": False,
             "enable_outgoing_utp": False,
             "alert_mask": self._alerts(),
-            **self.entrances.settings(),
+            **self.entrances.settings(self._settings.host, self._settings.port),
         }
         session: lt.session = self._lt.session(settings)
         # Its constructor has a parameter for the state of before, and ignores it (2.1.1).
@@ -258,7 +256,8 @@ class Dht:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
                 await self.entrances.resolve()
-                self._session.apply_settings(self.entrances.settings())
+                settings = self.entrances.settings(self._settings.host, self._settings.port)
+                self._session.apply_settings(settings)
 
     def _state(self) -> bytes:
         lt = self._lt

@@ -20,6 +20,7 @@ import trio
 
 from furymesh.core.link import Address
 from furymesh.discovery.dht_state import Nodes
+from furymesh.net.interfaces import address_towards, reachable_hosts
 
 if TYPE_CHECKING:
     import libtorrent as lt
@@ -74,6 +75,16 @@ class Entrances:
             return not self._bootstrap
         return not any(host.is_global for host in hosts)
 
+    def _own_hosts(self, host: str) -> list[str]:
+        """Where to listen. Of all addresses (0.0.0.0, ::) libtorrent uses those from which
+        the internet can be reached, so others are named one by one.
+        """
+        if not ipaddress.ip_address(host).is_unspecified or not self.private:
+            return [host]
+        towards = [address_towards(*node) for node in (*self._resolved, *self.known)]
+        own = list(dict.fromkeys(address for address in towards if address is not None))
+        return own or reachable_hosts(host)
+
     @property
     def teller(self) -> str:
         """Whose word what is found there counts as: of a node in a private DHT, which may
@@ -95,14 +106,12 @@ class Entrances:
             return False
         return self.private or address.is_global
 
-    def settings(self) -> lt.settings_pack:
-        """What libtorrent has to know of them."""
+    def settings(self, host: str, port: int) -> lt.settings_pack:
+        """What libtorrent has to know of them, and where to listen to reach them."""
         public = not self.private
         return {
-            "dht_bootstrap_nodes": ",".join(
-                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                for host, port in self._resolved
-            ),
+            "listen_interfaces": _listed((own, port) for own in self._own_hosts(host)),
+            "dht_bootstrap_nodes": _listed(self._resolved),
             "dht_upload_rate_limit": PUBLIC_UPLOAD if public else PRIVATE_UPLOAD,
             "dht_block_ratelimit": PUBLIC_BLOCK_RATE if public else PRIVATE_BLOCK_RATE,
             # One node an address or a /24 against Sybils, and ids tied to addresses
@@ -112,3 +121,9 @@ class Entrances:
             "dht_prefer_verified_node_ids": public,
             "dht_ignore_dark_internet": public,
         }
+
+
+def _listed(places: Iterable[tuple[str, int]]) -> str:
+    return ",".join(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places
+    )

@@ -209,6 +209,22 @@ async def test_it_ends_soon_when_cancelled_and_frees_its_port(dht_nodes: DhtNetw
         assert dht.port == port
 
 
+async def test_all_addresses_are_those_from_which_the_other_nodes_are_reached(
+    dht_nodes: DhtNetwork,
+) -> None:
+    me = identity()
+    async with open_dht(settings(dht_nodes, "0.0.0.0")) as dht:
+        await dht.joined.wait()
+        assert await dht.put(me, SALT, b"value") > 0
+    own = Entrances((), (("127.0.0.2", 9),)).settings("0.0.0.0", 7)
+    assert own["listen_interfaces"] == "127.0.0.1:7"
+    alone = Entrances((), ()).settings("0.0.0.0", 7)
+    assert "127.0.0.1:7" in alone["listen_interfaces"].split(",")
+    public = Entrances((), (("8.8.8.8", 9),)).settings("0.0.0.0", 7)
+    assert public["listen_interfaces"] == "0.0.0.0:7"
+    assert Entrances((), ()).settings("::1", 7)["listen_interfaces"] == "[::1]:7"
+
+
 @pytest.mark.parametrize(
     ("host", "public", "private"),
     [
