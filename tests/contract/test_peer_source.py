@@ -64,7 +64,7 @@ async def dht_world() -> AsyncIterator[MakeSource]:
 
 KITS = {
     "lan": Kit(lan_world, settled=1.5),
-    "dht": Kit(dht_world, settled=1.5, retracts=False),
+    "dht": Kit(dht_world, settled=0.5, retracts=False),
 }
 
 

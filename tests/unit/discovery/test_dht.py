@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.core.link import Address
-from furymesh.discovery import dht_state
+from furymesh.discovery import dht, dht_state
 from furymesh.discovery.dht import MAX_ITEM, Dht, DhtSettings, open_dht
 from furymesh.discovery.dht_entrances import Entrances
 from furymesh.net.identity import Identity
@@ -191,7 +191,10 @@ async def test_a_name_that_is_not_known_yet_is_asked_for_again(
     assert lookups == [b"dht.example.org"] * 2
 
 
-async def test_an_address_that_is_not_ours_is_the_environments_fault() -> None:
+async def test_an_address_that_is_not_ours_is_the_environments_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dht, "LISTEN_SECONDS", 0.2)
     with pytest.raises(EnvironmentFault, match=r"cannot listen on 192\.0\.2\.99"):
         async with open_dht(DhtSettings((), "192.0.2.99")):
             pass
