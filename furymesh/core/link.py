@@ -1,6 +1,7 @@
 """Links and addresses: the texts people pass on.
 
-``furymesh:<64 hex digits>?name=<hint>&peer=<address>&tracker=<URL>&key=<base64url>``.
+``furymesh:<64 hex digits>?name=<hint>&peer=<address>&node=<node id>&tracker=<URL>
+&key=<base64url>``.
 A link grants access to a share, and with a key to its content, so the key appears in
 no `repr` and in no message.
 """
@@ -93,13 +94,18 @@ class Tracker:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A share, and optionally a name hint (untrusted), whom to ask and the key."""
+    """A share, and optionally a name hint (untrusted), whom to ask and the key.
+
+    `nodes` are peers to ask as well, wherever they are: who has another address each
+    day is named so.
+    """
 
     file_id: FileId
     name: str | None = None
     peers: tuple[Address, ...] = ()
     key: bytes | None = field(default=None, repr=False)
     trackers: tuple[Tracker, ...] = ()
+    nodes: tuple[NodeId, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Link:
@@ -124,11 +130,12 @@ class Link:
             raise UsageError("the link's text after the ? is not UTF-8: copy it again") from None
         names = [value for key, value in fields if key == "name"]
         peers = tuple(Address.parse(value) for key, value in fields if key == "peer")
+        nodes = tuple(parse_node_id(value) for key, value in fields if key == "node")
         keys = [value for key, value in fields if key == "key"]
         trackers = tuple(Tracker.parse(value) for key, value in fields if key == "tracker")
         if len(names) > 1 or len(keys) > 1:
             raise UsageError("the link has two names or two keys: copy it again")
-        if len(peers) > MAX_LINK_PEERS:
+        if len(peers) + len(nodes) > MAX_LINK_PEERS:
             raise UsageError(f"the link names more than {MAX_LINK_PEERS} peers: take some out")
         if len(trackers) > MAX_LINK_TRACKERS:
             raise UsageError(
@@ -140,7 +147,13 @@ class Link:
             peers,
             _parse_key(keys[0]) if keys else None,
             trackers,
+            nodes,
         )
+
+    @property
+    def node_ids(self) -> frozenset[NodeId]:
+        """The ids of all peers that are known by one, with an address or without."""
+        return frozenset((*self.nodes, *(peer.node_id for peer in self.peers if peer.node_id)))
 
     @property
     def text(self) -> str:
@@ -148,6 +161,7 @@ class Link:
         fields = [f"name={quote(self.name, safe='')}"] if self.name else []
         fields += [f"peer={quote(str(peer), safe=':@[]')}" for peer in self.peers]
         fields += [f"tracker={quote(str(tracker), safe=':@[]/')}" for tracker in self.trackers]
+        fields += [f"node={node_id_text(node)}" for node in self.nodes]
         if self.key is not None:
             fields.append("key=" + base64.urlsafe_b64encode(self.key).decode().rstrip("="))
         return SCHEME + self.file_id.hex() + ("?" + "&".join(fields) if fields else "")

@@ -58,9 +58,10 @@ class Finder:
         """Look, until cancelled."""
         async with trio.open_nursery() as nursery:
             for source in sources:
-                nursery.start_soon(self._keep_running, source)
+                nursery.start_soon(self.keep_running, source, self._interests)
 
-    async def _keep_running(self, source: PeerSource) -> None:
+    async def keep_running(self, source: PeerSource, interests: Interests) -> None:
+        """Run one source, until cancelled or it has nothing to do here."""
         retry, last_word = FIRST_RETRY, ""
 
         def tell(sighting: Sighting) -> None:
@@ -71,7 +72,7 @@ class Finder:
             self._working.append(source.source)
             try:
                 async with open_tasks():  # its fault comes out by itself
-                    await source.run(self._interests, tell)
+                    await source.run(interests, tell)
                 return  # it has nothing to do here
             except EnvironmentFault as error:
                 if str(error) != last_word:

@@ -8,13 +8,13 @@ a hint; who is really there is for the secure link to find out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
-from furymesh.core.ids import DiscoveryTag
+from furymesh.core.ids import DiscoveryTag, NodeId
 from furymesh.core.link import Address
 from furymesh.discovery.book import Process, Source
 
@@ -50,6 +50,7 @@ class Interests:
         # With how many peers a share is live: whoever has many looks less often.
         self.peers: Callable[[DiscoveryTag], int] = lambda tag: 0
         self._wanted: dict[DiscoveryTag, bool] = {}
+        self._nodes: dict[DiscoveryTag, frozenset[NodeId]] = {}
         self._changed = trio.Event()
 
     @property
@@ -68,14 +69,27 @@ class Interests:
     def is_announced(self, tag: DiscoveryTag) -> bool:
         return self.port > 0 and tag in self._wanted
 
+    @property
+    def sought(self) -> frozenset[tuple[DiscoveryTag, NodeId]]:
+        """Nodes that are said to have a share that is wanted, wherever they are now."""
+        return frozenset(
+            (tag, node) for tag in self.wanted for node in self._nodes.get(tag, frozenset())
+        )
+
     def add(self, tag: DiscoveryTag, *, wanted: bool) -> None:
         """Take part in a share; again, when it is no longer `wanted`, or is."""
         if self._wanted.get(tag) is not wanted:
             self._wanted[tag] = wanted
             self._change()
 
+    def seek(self, tag: DiscoveryTag, nodes: Iterable[NodeId]) -> None:
+        """Look for these nodes, too, which a link names, while the share is wanted."""
+        self._nodes[tag] = frozenset(nodes)
+        self._change()
+
     def remove(self, tag: DiscoveryTag) -> None:
         """Take part no more; nothing happens if that was so."""
+        self._nodes.pop(tag, None)
         if self._wanted.pop(tag, None) is not None:
             self._change()
 

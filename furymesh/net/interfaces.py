@@ -80,6 +80,17 @@ def local_ipv4() -> list[str]:
     return sorted(dict.fromkeys(found), key=lambda address: address.startswith("127."))
 
 
+def address_towards(host: str, port: int) -> str | None:
+    """This machine's IP address that `host` sees; None if there is no way there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((host, port))  # of a datagram socket: nothing is sent
+        except OSError:
+            return None
+        return str(sock.getsockname()[0])
+
+
 def reachable_hosts(bound: str) -> list[str]:
     """Hosts under which a socket bound to `bound` can be dialled."""
     if bound not in ("0.0.0.0", "::"):

@@ -39,6 +39,12 @@ CONFIG_VARIABLE = "FURYMESH_CONFIG"
 FILE_NAME = "config.yaml"
 DEFAULT_LISTEN = "0.0.0.0:7654"
 DEFAULT_RESERVE = "64MiB"
+# Run for years by those who make libtorrent, BitTorrent and Transmission.
+PUBLIC_BOOTSTRAP = (
+    "dht.libtorrent.org:25401",
+    "router.bittorrent.com:6881",
+    "dht.transmissionbt.com:6881",
+)
 MAX_SECONDS = 7 * 86400  # longer than anybody waits; keeps every clock sum finite
 MAX_LISTED = 1000  # peers, nodes or bootstrap nodes; more is not written by hand
 MAX_TRACKERS = 20  # each is asked by a task or two, and told of every share
@@ -176,10 +182,14 @@ class LanConfig(_Section):
 
 
 class DhtConfig(_Section):
-    """Finding peers through the distributed hash table."""
+    """Finding peers through BitTorrent's DHT, where libtorrent is installed.
+
+    With bootstrap nodes whose addresses are all private, or none, it is a DHT of one's own.
+    """
 
     enabled: bool = True
-    bootstrap_nodes: Addresses = ()
+    bootstrap_nodes: Addresses = PUBLIC_BOOTSTRAP
+    port: Annotated[int, Field(ge=0, lt=1 << 16)] = 0
 
 
 class DiscoveryConfig(_Section):

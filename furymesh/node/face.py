@@ -15,7 +15,6 @@ import trio
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, NodeId, resolve_prefix
 from furymesh.core.link import Address, Link
-from furymesh.discovery.book import Source
 from furymesh.net.identity import load_or_create, stored_node_id
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
@@ -79,13 +78,6 @@ async def get(
         max_download=limit(max_download, config.transfer.max_download),
         passphrase=passphrase,
     ) as runtime:
-        book = runtime.swarm.book
-        for address in peers:
-            book.add(link.file_id, address, Source.USER)
-        for address in link.peers:
-            book.add(link.file_id, address, Source.LINK)
-        for text in config.discovery.peers:
-            book.add(link.file_id, Address.parse(text), Source.CONFIG)
         order = Order(link.file_id, link.name, output, link.key, overwrite, trackers=link.trackers)
         terms = Terms(
             timeout=config.transfer.timeout if timeout is None else timeout,
@@ -97,13 +89,14 @@ async def get(
         for problem in runtime.problems:
             tell(Note(problem))
         download = runtime.download(order, terms, tell)
-        result = await download.run(runtime.links)
-        if seed:
-            await runtime.adopt(result, download.key, download.facts)
-        if on_complete is not None:
-            on_complete(result)
-        if seed:
-            await trio.sleep_forever()
+        with runtime.following(link, peers):
+            result = await download.run(runtime.links)
+            if seed:
+                await runtime.adopt(result, download.key, download.facts, link.trackers)
+            if on_complete is not None:
+                on_complete(result)
+            if seed:
+                await trio.sleep_forever()
         return result
 
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 import trio
 
 from furymesh.core.errors import EnvironmentFault, FuryMeshError, LocalDataError
-from furymesh.core.ids import FileId, NodeId, parse_node_id
-from furymesh.core.link import Address
+from furymesh.core.ids import FileId, NodeId, discovery_tag, parse_node_id
+from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
+from furymesh.discovery.book import Source
 from furymesh.discovery.finder import Finder
 from furymesh.discovery.lan import Lan
 from furymesh.discovery.source import PeerSource
@@ -33,9 +34,10 @@ from furymesh.net.throttle import Budget
 from furymesh.node import leftovers
 from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
+from furymesh.node.dht import dht_problem, dht_source
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_psk
-from furymesh.node.trackers import configured_trackers
+from furymesh.node.trackers import configured_trackers, trackers_of
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
@@ -81,6 +83,7 @@ class Runtime:
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
+        self._announced: dict[FileId, trio.CancelScope] = {}  # at trackers of its link
         self._looking = trio.Lock()  # at the catalog, one at a time
         self.links: trio.Nursery
         self.listeners: list[socket.socket] = []
@@ -94,16 +97,58 @@ class Runtime:
             for host in reachable_hosts(sock.getsockname()[0])
         ]
 
-    def sources(self) -> list[PeerSource]:
-        """The ways to find peers that the configuration allows."""
+    def sources(self, *, lasting: bool) -> list[PeerSource]:
+        """The ways to find peers that the configuration allows.
+
+        Of all processes of a node, the `lasting` one keeps its record in the DHT.
+        """
         sources: list[PeerSource] = []
+        listening = [str(sock.getsockname()[0]) for sock in self.listeners]
+        rng = self.swarm.rng
         if self.config.discovery.lan.enabled:
-            listening = [str(sock.getsockname()[0]) for sock in self.listeners]
-            me, rng = self.identity.node_id, self.swarm.rng
+            me = self.identity.node_id
             sources.append(Lan(me, self.endpoint.instance, listening, rng))
+        dht = dht_source(self.config, self.endpoint, listening, rng, lasting=lasting)
+        if dht is not None:
+            sources.append(dht)
         if self.config.discovery.trackers:
             sources.append(configured_trackers(self.config))
         return sources
+
+    @contextmanager
+    def following(self, link: Link, peers: Iterable[Address] = ()) -> Iterator[None]:
+        """Within the block look for a link's peers where it says, and the configuration.
+
+        `peers` are to be asked first.
+        """
+        book, file_id = self.swarm.book, link.file_id
+        for address in peers:
+            book.add(file_id, address, Source.USER)
+        for address in link.peers:
+            book.add(file_id, address, Source.LINK)
+        for text in self.config.discovery.peers:
+            book.add(file_id, Address.parse(text), Source.CONFIG)
+        self.swarm.interests.seek(discovery_tag(file_id), link.node_ids)
+        trackers = self._ask_trackers(file_id, link.trackers, wanted=True)
+        try:
+            yield
+        finally:
+            trackers.cancel()
+
+    def _ask_trackers(
+        self, file_id: FileId, trackers: Sequence[Tracker], *, wanted: bool
+    ) -> trio.CancelScope:
+        """Use the trackers of one share until the scope that is returned is cancelled."""
+        scope = trio.CancelScope()
+        source, interests = trackers_of(file_id, trackers, self.swarm.interests.port, wanted=wanted)
+
+        async def ask() -> None:
+            with scope:
+                await self.finder.keep_running(source, interests)
+
+        if trackers:
+            self.links.start_soon(ask)
+        return scope
 
     def settings(self) -> Settings:
         return download_settings(self.config, self.protection)
@@ -134,7 +179,7 @@ class Runtime:
             before, self._listed = self._listed, {e.file_id: e for e in listing.entries}
             for file_id in before.keys() - self._listed.keys():
                 if self._served(file_id):
-                    self.swarm.remove(file_id)
+                    self._withdraw(file_id)
             for file_id, entry in self._listed.items():
                 if file_id in self.swarm.shares and not _renewed(before.get(file_id), entry):
                     continue
@@ -143,21 +188,27 @@ class Runtime:
                 except FuryMeshError as error:
                     problems.append(str(error))
                     if self._served(file_id):  # as an entry said that is no more
-                        self.swarm.remove(file_id)
+                        self._withdraw(file_id)
             return problems
 
     async def adopt(
-        self, result: Result, key: bytes | None, facts: tuple[Facts, ...] | None = None
+        self,
+        result: Result,
+        key: bytes | None,
+        facts: tuple[Facts, ...] | None = None,
+        trackers: tuple[Tracker, ...] = (),
     ) -> None:
         """Put a finished download, which the swarm serves already, into the catalog.
 
-        `facts` are those of the published files. Raises LocalDataError,
-        EnvironmentFault.
+        `facts` are those of the published files, `trackers` are of the link.
+        Raises LocalDataError, EnvironmentFault.
         """
         async with self._looking:
-            self._listed[result.file_id] = await trio.to_thread.run_sync(
-                adopt, self.catalog, result.file_id, result.path, key, facts
+            entry = await trio.to_thread.run_sync(
+                adopt, self.catalog, result.file_id, result.path, key, facts, trackers
             )
+            self._listed[result.file_id] = entry
+            self._announce(entry)
 
     def _served(self, file_id: FileId) -> bool:
         """Whether a share is here whole, and not on its way in."""
@@ -188,10 +239,22 @@ class Runtime:
         share.serve(manifest, manifest.header.geometry.all_chunks, content)
         if stale is not None:
             stale.close()
+        self._announce(entry)
 
-    def remove(self, file_id: FileId) -> None:
-        if file_id in self.swarm.shares:
-            self.swarm.remove(file_id)
+    def _announce(self, entry: CatalogEntry) -> None:
+        """Tell the trackers of a share's link that it is here."""
+        self._hush(entry.file_id)
+        self._announced[entry.file_id] = self._ask_trackers(
+            entry.file_id, entry.trackers, wanted=False
+        )
+
+    def _hush(self, file_id: FileId) -> None:
+        if (scope := self._announced.pop(file_id, None)) is not None:
+            scope.cancel()
+
+    def _withdraw(self, file_id: FileId) -> None:
+        self._hush(file_id)
+        self.swarm.remove(file_id)
 
     async def say_goodbye(self) -> None:
         """Tell every peer that this node ends, and give the words time to get out."""
@@ -212,17 +275,19 @@ async def open_runtime(
     max_upload: float | None = None,
     max_download: float | None = None,
     passphrase: str | None = None,
+    lasting: bool = False,
 ) -> AsyncIterator[Runtime]:
     """Start a node; it ends with the block, after saying goodbye.
 
-    `listen_on` None accepts no links. Limits are bytes per second. Raises
+    `listen_on` None accepts no links. Limits are bytes per second. Of all
+    processes of a node one at most is `lasting`. Raises
     EnvironmentFault (port, data directory), LocalDataError (identity), and as
     `opened_protection` does.
     """
     async with opened_keys(config, passphrase) as protection:
         identity = await trio.to_thread.run_sync(load_or_create, config.data_dir, protection)
         async with _open_runtime(
-            config, identity, protection, listen_on, allow, max_upload, max_download
+            config, identity, protection, listen_on, allow, max_upload, max_download, lasting
         ) as runtime:
             yield runtime
 
@@ -247,6 +312,7 @@ async def _open_runtime(
     allow: Iterable[NodeId],
     max_upload: float | None,
     max_download: float | None,
+    lasting: bool,
 ) -> AsyncIterator[Runtime]:
     allowed = {*allow, *map(parse_node_id, config.node.allow)}
     endpoint = Endpoint(
@@ -263,6 +329,8 @@ async def _open_runtime(
     except EnvironmentFault as error:
         runtime.problems.append(str(error))
     runtime.problems += await runtime.bans.restore()
+    if (problem := dht_problem(config)) is not None:
+        runtime.problems.append(problem)
     if listen_on is not None:
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]
@@ -272,7 +340,7 @@ async def _open_runtime(
             runtime.links = nursery
             nursery.start_soon(runtime.bans.run)
             nursery.start_soon(runtime.swarm.watch)
-            nursery.start_soon(runtime.finder.run, runtime.sources())
+            nursery.start_soon(runtime.finder.run, runtime.sources(lasting=lasting))
             if runtime.listeners:
                 nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
             try:

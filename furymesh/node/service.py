@@ -11,7 +11,6 @@ from furymesh.core.errors import FuryMeshError, UnavailableError
 from furymesh.core.ids import FileId, NodeId, node_id_text
 from furymesh.core.link import Address
 from furymesh.core.paths import shown
-from furymesh.discovery.book import Source
 from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config
 from furymesh.node.control import serve_control
@@ -91,12 +90,12 @@ class Node:
                 max_upload=limit(max_upload, self.config.node.max_upload),
                 max_download=limit(max_download, self.config.node.max_download),
                 passphrase=self._passphrase,
+                lasting=True,
             ) as runtime:
                 self.runtime = runtime
                 self._orders = Orders(self.config.data_dir, runtime.protection)
                 runtime.swarm.report = self._tell
-                configured = tuple(map(Address.parse, self.config.discovery.peers))
-                self._peers = (*peers, *configured)
+                self._peers = tuple(peers)
                 await self._serve(task_status)
         finally:
             lock.release()
@@ -193,7 +192,7 @@ class Node:
 
     async def _download(self, order: DetachedOrder) -> None:
         """Fetch and publish what was ordered, then share it from now on."""
-        link, swarm = order.link, self.runtime.swarm
+        link = order.link
         download = self.runtime.download(
             Order(
                 link.file_id,
@@ -207,19 +206,18 @@ class Node:
             Terms(timeout=PATIENCE, sha256=order.sha256),
             self._on_event,
         )
-        for address in (*order.peers, *link.peers):
-            swarm.book.add(link.file_id, address, Source.LINK)
-        for address in self._peers:
-            swarm.book.add(link.file_id, address, Source.CONFIG)
         self._downloads[link.file_id] = download
         try:
-            with self.runtime.limited(download):
+            with (
+                self.runtime.following(link, (*order.peers, *self._peers)),
+                self.runtime.limited(download),
+            ):
                 result = await download.run(self.runtime.links)
         finally:
             self._downloads.pop(link.file_id, None)
         path = shown(str(result.path))
         try:
-            await self.runtime.adopt(result, download.key, download.facts)
+            await self.runtime.adopt(result, download.key, download.facts, link.trackers)
         except FuryMeshError as error:
             # It is done all the same: to fetch it again would not help.
             self._tell(f"{path} is not shared on: {error}")

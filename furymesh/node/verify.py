@@ -10,9 +10,8 @@ import trio
 
 from furymesh.core.bitfield import chunks_of
 from furymesh.core.ids import ID_SIZE, FileId, resolve_prefix
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Link
 from furymesh.core.manifest import Manifest
-from furymesh.discovery.book import Source
 from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config, load_config
 from furymesh.node.runtime import open_runtime, opened_keys
@@ -104,8 +103,7 @@ async def _find_manifest(
         async with open_runtime(config, listen_on=None, passphrase=passphrase) as runtime:
             order = Order(link.file_id, link.name, key=key)
             terms = Terms(timeout=config.transfer.timeout)
-            for address in (*link.peers, *map(Address.parse, config.discovery.peers)):
-                runtime.swarm.book.add(link.file_id, address, Source.LINK)
             download = runtime.download(order, terms, lambda event: None)
-            manifest = await download.fetch_manifest(runtime.links)
+            with runtime.following(link):
+                manifest = await download.fetch_manifest(runtime.links)
     return manifest, key

@@ -9,6 +9,7 @@ from pathlib import Path
 from furymesh.core.errors import LocalDataError, NotFoundError, SourceChangedError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.layout import Layout
+from furymesh.core.link import Tracker
 from furymesh.core.manifest import Kind, Manifest
 from furymesh.core.paths import shown
 from furymesh.core.sealing import Sealer
@@ -24,10 +25,11 @@ def adopt(
     path: Path,
     key: bytes | None,
     facts: tuple[Facts, ...] | None = None,
+    trackers: tuple[Tracker, ...] = (),
 ) -> CatalogEntry:
     """Share a download that has just been verified and published, without hashing it again.
 
-    `facts` are those of its files when it was published. Raises
+    `facts` are those of its files when it was published, `trackers` are of its link. Raises
     SourceChangedError if they are others now, LocalDataError if its manifest is
     not stored whole, EnvironmentFault.
     """
@@ -49,6 +51,7 @@ def adopt(
         private=False,
         executable=found.executable,
         added_at=time.time(),
+        trackers=trackers,
     )
     catalog.add(entry, manifest)
     return entry

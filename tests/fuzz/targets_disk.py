@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 from pathlib import Path
 from unittest.mock import patch
@@ -27,6 +28,7 @@ from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Link, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.snapshot import recover
+from furymesh.discovery import dht_state
 from furymesh.node.config import load_config
 from furymesh.node.orders import Orders
 from furymesh.storage import lock as lock_module
@@ -252,7 +254,21 @@ _YAML = (
 )
 _PATHS = (b"/", b"../", rb"\ud800", rb"\udcff", b"/proc/self/", b".00010203.part", b"/dev/null/")
 
+
+def dht_nodes(data: bytes) -> None:
+    for host, port in dht_state.decode(data):
+        ipaddress.ip_address(host)
+        assert 0 < port < 1 << 16
+
+
 TARGETS = (
+    Target(
+        "dht_nodes",
+        dht_nodes,
+        lambda: {"two": b"d9:dht stated5:nodesl6:\x7f\0\0\1\1\2e6:nodes6l18:" + b"1" * 18 + b"eee"},
+        (),
+        (b"5:nodesl", b"6:nodes6l", b"d9:dht state", b"6:", b"18:", b"i1e", b"e", b"l", b"d"),
+    ),
     Target(
         "catalog",
         catalog,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from furymesh.core import node_record as node_records
 from furymesh.core import paths
 from furymesh.core.errors import (
     AmbiguousIdError,
@@ -103,7 +104,20 @@ def ip(data: bytes) -> None:
     assert not raw or packed_ip(unpacked_ip(raw)) == raw
 
 
+def node_record(data: bytes) -> None:
+    """What names anything is what this program would have written."""
+    places = node_records.decode(data)
+    assert not places or node_records.encode(places) == data
+
+
 TARGETS = (
+    Target(
+        "node_record",
+        node_record,
+        lambda: {"two": b"1 192.0.2.7:7654 [2001:db8::7]:1", "other": b"2 192.0.2.7:7654"},
+        (),
+        (b"1 ", b" 192.0.2.7:1", b" [::1]:1", b" a.example:1", b"@", _NODE, b":0", b"\n", b"\t"),
+    ),
     Target(
         "link",
         link,
@@ -121,6 +135,7 @@ TARGETS = (
             b"&key=",
             b"&tracker=udp://",
             b"/announce",
+            b"&node=",
             b"%",
             b"[::1]:1",
             _NODE + b"@",

@@ -26,6 +26,7 @@ LINKS = st.builds(
     st.lists(ADDRESSES, max_size=4).map(tuple),
     st.none() | IDS,
     st.lists(TRACKERS, max_size=3).map(tuple),
+    st.lists(IDS.map(NodeId), max_size=4).map(tuple),
 )
 
 

@@ -77,6 +77,7 @@ def links() -> Any:
         Link(file_id, "Grüße & more = 100%?.txt"),
         Link(file_id, None, (Address("example.org", 7000), Address("fe80::1", 1))),
         Link(file_id, "a", (Address("192.0.2.1", 65535, node_id),), KEY),
+        Link(file_id, None, (Address("192.0.2.1", 7000),), KEY, nodes=(node_id, NodeId(bytes(32)))),
     )
     text = file_id.hex()
     return {
@@ -94,6 +95,7 @@ def links() -> Any:
                     }
                     for peer in link.peers
                 ],
+                "nodes": [node.hex() for node in link.nodes],
                 "key": link.key.hex() if link.key else None,
             }
             for link in cases
@@ -113,6 +115,7 @@ def links() -> Any:
             f"furymesh:{text}?peer=host:0",
             f"furymesh:{text}?peer=host:65536",
             f"furymesh:{text}?peer=::1:7000",
+            f"furymesh:{text}?node={'a' * 51}",
             f"furymesh:{text}?key=AAAA",
             f"furymesh:{text}?name=%ff",
         ],

@@ -28,6 +28,22 @@ def test_full_link_both_ways() -> None:
     assert Link.parse(link.text) == link
 
 
+def test_a_peer_may_be_named_without_its_address() -> None:
+    other = NodeId(bytes(32))
+    link = Link(ID, peers=(Address("192.0.2.7", 1, NODE), Address("192.0.2.8", 1)), nodes=(other,))
+    assert link.text.endswith(f"&peer=192.0.2.8:1&node={node_id_text(other)}")
+    assert Link.parse(link.text) == link
+    assert link.node_ids == {NODE, other}
+
+
+def test_peers_of_both_kinds_are_counted_together() -> None:
+    peers = "&peer=h:1" * (MAX_LINK_PEERS - 1)
+    node = f"&node={node_id_text(NODE)}"
+    assert len(Link.parse(f"{ID.hex()}?{peers}{node}").peers) == MAX_LINK_PEERS - 1
+    with pytest.raises(UsageError, match="more than"):
+        Link.parse(f"{ID.hex()}?{peers}{node}{node}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -62,6 +78,8 @@ def test_the_key_shows_in_text_only() -> None:
         f"{ID.hex()}?peer=nowhere",
         f"{ID.hex()}?peer=",
         f"{ID.hex()}?name=%ff",
+        f"{ID.hex()}?node=",
+        f"{ID.hex()}?node={node_id_text(NODE)}@192.0.2.7:1",
         f"{ID.hex()}?name=a&name=b",
         f"{ID.hex()}?key={KEY_TEXT}&key={KEY_TEXT}",
         f"{ID.hex()}?name={'x' * 20_000}",

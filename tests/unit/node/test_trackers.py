@@ -28,7 +28,7 @@ async def test_a_share_is_named_to_the_trackers_of_its_link_and_to_no_other(
         common = Interests(7001)
         common.add(discovery_tag(SHARED), wanted=False)
         link = Link.parse(Link(WANTED, trackers=(Tracker.parse(its_own.url("http")),)).text)
-        named, interests = trackers_of(link, 7001)
+        named, interests = trackers_of(WANTED, link.trackers, 7001, wanted=True)
         configured: PeerSource = configured_trackers(config)
         seen: list[Sighting] = []
         async with trio.open_nursery() as nursery:

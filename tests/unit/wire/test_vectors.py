@@ -112,6 +112,7 @@ def test_links(case: Any) -> None:
     assert link.file_id.hex() == case["file_id"]
     assert link.name == case["name"]
     assert (link.key.hex() if link.key else None) == case["key"]
+    assert [node.hex() for node in link.nodes] == case["nodes"]
     assert [
         {
             "text": str(peer),

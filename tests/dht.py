@@ -1,0 +1,73 @@
+"""A DHT of real nodes on loopback, for whoever tests what uses one.
+
+Each node has an address of its own (127.0.0.2 and up), as those of the world have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libtorrent as lt
+
+from furymesh.core.link import Address
+from furymesh.discovery import dht_state
+from tests.waiting import block_until
+
+NODES = 8
+
+
+class DhtNetwork:
+    """NODES nodes that know each other, except those that were killed."""
+
+    def __init__(self) -> None:
+        self._nodes = {f"127.0.0.{number}": _node(number) for number in range(2, 2 + NODES)}
+        places = [(host, node.listen_port()) for host, node in self._nodes.items()]
+        for node in self._nodes.values():
+            for place in places:
+                node.add_dht_node(place)
+        block_until(lambda: min(map(_known, self._nodes.values())) == NODES - 1)
+
+    @property
+    def entrances(self) -> list[Address]:
+        """Where the nodes can be asked."""
+        return [Address(host, node.listen_port()) for host, node in self._nodes.items()]
+
+    def kill(self, address: Address) -> None:
+        """End a node without a word to the others."""
+        del self._nodes[address.host]
+
+
+@contextmanager
+def dht_network() -> Iterator[DhtNetwork]:
+    network = DhtNetwork()
+    try:
+        yield network
+    finally:
+        network._nodes.clear()
+
+
+def _node(number: int) -> lt.session:
+    return lt.session(
+        {
+            "listen_interfaces": f"127.0.0.{number}:0",
+            "enable_dht": True,
+            "enable_lsd": False,
+            "enable_upnp": False,
+            "enable_natpmp": False,
+            "dht_bootstrap_nodes": "",
+            # All of 127.0.0.0/8 counts as one neighbour to libtorrent.
+            "dht_restrict_routing_ips": False,
+            "dht_restrict_search_ips": False,
+            "dht_prefer_verified_node_ids": False,
+            "dht_ignore_dark_internet": False,
+            "dht_upload_rate_limit": 1_000_000,
+            "dht_block_ratelimit": 10_000,
+        }
+    )
+
+
+def _known(node: lt.session) -> int:
+    """How many nodes that answered `node` knows."""
+    flag = lt.save_state_flags_t.save_dht_state
+    return len(dht_state.decode(lt.write_session_params_buf(node.session_state(flag), flag)))
