@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 MAX_SENDERS = 1024  # of a segment of ordinary size, everybody
 FOR_THE_QUIET = 0.2  # of what there is for all
-QUIET_SECONDS = 0.3  # without a word; whoever asks or answers honestly is so for longer
+# Without a word: the pauses of those who ask honestly are soon as long. Those who use up
+# what there is for all are too many to get a turn as rarely.
+QUIET_SECONDS = 1.5
 
 
 @dataclass(slots=True)
