@@ -225,13 +225,16 @@ class Mesh:
 
     # --- running commands -----------------------------------------------------------
 
-    def home(self, name: str, config: str = "") -> Path:
-        """A data directory with a configuration beside it; `config` replaces the default's."""
+    def home(self, name: str, config: str = "", discovery: str = TEXT) -> Path:
+        """A data directory with a configuration beside it; `config` replaces the default's.
+
+        `discovery` is that section of it: by itself a process finds nobody.
+        """
         path = self.root / name
         path.mkdir(exist_ok=True)
         place = self.config_of(path)
-        if config or not place.exists():
-            place.write_text(TEXT + config)
+        if config or discovery != TEXT or not place.exists():
+            place.write_text(discovery + config)
         return path
 
     def config_of(self, home: Path) -> Path:
