@@ -144,6 +144,9 @@ class Runtime:
 
         async def ask() -> None:
             with scope:
+                # What is found before the download has begun would be of no use.
+                while wanted and not self.swarm.interests.is_wanted(discovery_tag(file_id)):
+                    await self.swarm.interests.changed()
                 await self.finder.keep_running(source, interests)
 
         if trackers:

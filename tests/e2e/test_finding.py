@@ -82,7 +82,7 @@ def test_trackers_of_a_link_serve_a_private_share_that_no_other_tracker_hears_of
 
 @pytest.fixture
 def in_dht() -> Iterator[str]:
-    """The section of a configuration that finds peers in a DHT of this machine, and nowhere else."""
+    """A configuration that finds peers in a DHT of this machine, and nowhere else."""
     with dht_network() as network:
         entrances = json.dumps([str(address) for address in network.entrances])
         yield f"discovery: {{lan: {{enabled: false}}, dht: {{bootstrap_nodes: {entrances}}}}}\n"
