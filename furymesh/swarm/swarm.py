@@ -226,6 +226,8 @@ class Swarm:
                 self._left(link, message)
             case m.Hello() | m.Goodbye() | m.Unknown():
                 pass
+            case m.RelayMessage():
+                pass  # on a link that is for shares they mean nothing
             case _:
                 share = self.shares.get(link.session.share_of(message))
                 if share is not None:
