@@ -50,7 +50,10 @@ from furymesh.wire.session import MIN_PROTOCOL_VERSION, PROTOCOL_VERSION, Sessio
 
 CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
 HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger is dropped
-TURN_SECONDS = 1.0  # for the other end to begin, if it dialled too: a round trip
+# For the other end to begin, if it dialled too: its first bytes take half a round trip
+# from the moment that it was connected, and its process may be busy.
+TURN_SECONDS = 0.3
+TURN_ROUND_TRIPS = 3
 BACKLOG = 128
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
@@ -203,7 +206,8 @@ class Endpoint:
         begins = (self.identity.node_id, self.instance) < them
         try:
             if not begins:
-                with trio.move_on_after(TURN_SECONDS) as waited:
+                turn = max(TURN_SECONDS, TURN_ROUND_TRIPS * TcpStream(sock).round_trip())
+                with trio.move_on_after(turn) as waited:
                     await trio.lowlevel.wait_readable(sock)
                 begins = waited.cancelled_caught
         except BaseException:

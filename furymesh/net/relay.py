@@ -25,6 +25,7 @@ from furymesh.net.connect import Endpoint
 from furymesh.net.handler import Shareless
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.splice import splice
+from furymesh.net.strangers import Strangers
 from furymesh.net.throttle import Budget
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -114,6 +115,7 @@ class Relay:
         self._tagged: dict[bytes, dict[_Hosted, None]] = {}
         self._sessions: set[_Session] = set()
         self._summoned: dict[bytes, _Session] = {}
+        self._speechless = Strangers()  # connections on which nothing was said yet
         endpoint.features = (*endpoint.features, RENDEZVOUS, RELAY)
 
     @property
@@ -200,11 +202,9 @@ class Relay:
     # --- splices ----------------------------------------------------------------------
 
     async def _serve_connection(self, link: SecureLink) -> None:
-        try:
-            with trio.fail_after(HALF_OPEN_SECONDS):
-                message = await link.hear()
-        except trio.TooSlowError:
-            return
+        message = None
+        with self._speechless.place(link.remote[0]), trio.move_on_after(HALF_OPEN_SECONDS):
+            message = await link.hear()
         match message:
             case m.Reach():
                 await self._reach(link, (NodeId(message.node_id), message.instance))

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from furymesh.core.errors import FuryMeshError, HandshakeError, LinkClosedError
 from furymesh.core.link import Address
 from furymesh.net import relay as relay_module
+from furymesh.net import strangers
 from furymesh.net.addresses import unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.handler import Shareless
@@ -340,6 +341,18 @@ async def test_who_names_tags_without_end_is_sent_away() -> None:
         for number in range(relay_module.BURST + 3):
             one.name(bytes([number]) * 32)
         await until(lambda: one.link is not None and one.link.farewell is m.Reason.BUSY)
+
+
+async def test_who_says_nothing_makes_way_for_who_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "MAX_HANDSHAKES_PER_HOST", 3)
+    async with relay_of() as place:
+        target, mute = place.guest(), place.guest()
+        await target.come()
+        silent = [await mute.dial(RELAY) for _ in range(4)]
+        with pytest.raises(LinkClosedError):
+            await silent[0].hear()
+        await place.guest().reach(target)
+        await target.summons()
 
 
 async def test_other_links_are_none_of_its_business() -> None:

@@ -19,7 +19,7 @@ from furymesh.net.connect import Endpoint, connect, listen
 from furymesh.net.identity import load_or_create
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm import relays
+from furymesh.swarm import exchange, relays
 from furymesh.swarm.relays import RelayClient
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import Peer, blob, lab, manifest_of, only_link
@@ -83,9 +83,15 @@ async def test_a_download_runs_through_a_relay(tmp_path: Path) -> None:
         assert only_link(there.leecher.swarm).relayed
         assert only_link(there.seed.swarm).relayed
         assert there.relay.sessions == 1
+        # Where its bytes came from is the relay, which is nobody's address.
+        assert not download._tally.helpers
+        newcomer = there.clients[0].link
+        assert newcomer is not None
+        assert exchange._public_address(only_link(there.leecher.swarm), newcomer) is None
 
 
-async def test_a_direct_link_is_preferred(tmp_path: Path) -> None:
+async def test_a_direct_link_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "HEAD_START", 5.0)  # the machine may be busy
     data = blob(40)
     async with bridge(tmp_path) as there:
         there.seed.serve(data)
@@ -187,7 +193,7 @@ async def test_both_ends_of_a_connection_that_both_dialled_agree_who_begins(
         async def meet(me: int, sock: socket.socket) -> None:
             them = (ends[1 - me].identity.node_id, ends[1 - me].instance)
             if late == me:
-                await trio.sleep(0.3)
+                await trio.sleep(0.1)
             links[me] = await ends[me].meet(sock, ("127.0.0.1", 9), them)
 
         async with trio.open_nursery() as nursery:
