@@ -84,6 +84,9 @@ class Runtime:
         )
         self.swarm.looking = lambda: self.finder.looking
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
+        self.relays = [
+            RelayClient(self.swarm, Address.parse(text)) for text in config.discovery.relays
+        ]
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
         self._announced: dict[FileId, trio.CancelScope] = {}  # at trackers of its link
@@ -351,9 +354,8 @@ async def _open_runtime(
             nursery.start_soon(runtime.finder.run, runtime.sources(lasting=lasting))
             if runtime.listeners:
                 nursery.start_soon(endpoint.serve, runtime.listeners, _handler(runtime))
-            for text in config.discovery.relays:
-                client = RelayClient(runtime.swarm, Address.parse(text))
-                nursery.start_soon(client.run)
+            for relay in runtime.relays:
+                nursery.start_soon(relay.run)
             try:
                 yield runtime
             finally:

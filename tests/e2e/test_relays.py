@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import trio
+
+from furymesh.node.control_client import call
 from tests.e2e.mesh import Mesh, finished, same, write_blob
 
 SIZE = 3_000_000
@@ -11,6 +15,10 @@ SIZE = 3_000_000
 
 def use(relay: str) -> str:
     return f'discovery: {{lan: {{enabled: false}}, dht: {{enabled: false}}, relays: ["{relay}"]}}\n'
+
+
+def status(home: Path) -> dict[str, Any]:
+    return trio.run(call, home / "control.sock", "GET", "/v1/status")
 
 
 def test_a_relay_brings_together_who_takes_part_in_a_share(mesh: Mesh) -> None:
@@ -24,6 +32,9 @@ def test_a_relay_brings_together_who_takes_part_in_a_share(mesh: Mesh) -> None:
     download = mesh.start_get("leecher", link)
     seed = mesh.node("seed")
     complete = finished(download)
+    (found,) = status(seed.home)["relays"]
+    assert found["linked"]
+    assert found["public_address"] == seed.address
     assert same(Path(complete["path"]), source)
     assert [peer["node_id"] for peer in complete["peers"]] == [seed.node_id]
     for node in (relay, seed):

@@ -91,14 +91,21 @@ def neighbourhood(mesh: Mesh, lab_needed: None) -> Iterator[Callable[..., Neighb
         yield build
 
 
+def named(kind: Nat) -> str:
+    return kind.name.lower()
+
+
 def done(process: Process) -> int:
     return max((event.get("bytes_done", 0) for event in process.events), default=0)
 
 
-def test_symmetric_nats_are_crossed_by_the_relay_at_the_rate_of_its_line(
-    neighbourhood: Callable[..., Neighbourhood], record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("seed_nat", [Nat.SYMMETRIC, Nat.PORT_RESTRICTED], ids=named)
+def test_a_symmetric_nat_is_crossed_by_the_relay_at_the_rate_of_its_line(
+    neighbourhood: Callable[..., Neighbourhood],
+    record_property: Callable[[str, object], None],
+    seed_nat: Nat,
 ) -> None:
-    place = neighbourhood(Nat.SYMMETRIC, Nat.SYMMETRIC)
+    place = neighbourhood(seed_nat, Nat.SYMMETRIC)
     leecher = place.get()
     block_until(lambda: done(leecher) >= 0.1 * SIZE, PATIENCE)
     begun, before = time.monotonic(), place.carried()
@@ -118,7 +125,7 @@ def test_symmetric_nats_are_crossed_by_the_relay_at_the_rate_of_its_line(
         (Nat.FULL_CONE, Nat.PORT_RESTRICTED),
         (Nat.FULL_CONE, Nat.SYMMETRIC),
     ],
-    ids=lambda kind: kind.name.lower(),
+    ids=named,
 )
 def test_nats_that_keep_the_port_are_crossed_directly(
     neighbourhood: Callable[..., Neighbourhood],
