@@ -26,9 +26,10 @@ from furymesh.discovery.book import Source
 from furymesh.discovery.finder import Finder
 from furymesh.discovery.lan import Lan
 from furymesh.discovery.source import PeerSource
-from furymesh.net.connect import Endpoint, lend_port, listen
+from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.outgoing import lend_port
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.tasks import open_tasks

@@ -21,8 +21,8 @@ from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.addresses import may_mean, unpacked_ip
-from furymesh.net.connect import connect
 from furymesh.net.handler import Shareless
+from furymesh.net.outgoing import connect
 from furymesh.net.relay import RELAY, RENDEZVOUS
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.admission import Process

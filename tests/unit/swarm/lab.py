@@ -18,9 +18,10 @@ from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
 from furymesh.discovery.book import Source
-from furymesh.net.connect import Endpoint, lend_port, listen
+from furymesh.net.connect import Endpoint, listen
 from furymesh.net.handler import Piece
 from furymesh.net.identity import load_or_create
+from furymesh.net.outgoing import lend_port
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
 from furymesh.storage.order import Order, Settings

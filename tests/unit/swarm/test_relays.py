@@ -15,8 +15,9 @@ import trio
 from furymesh.core.errors import UnavailableError
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
-from furymesh.net.connect import Endpoint, connect, listen
+from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import load_or_create
+from furymesh.net.outgoing import connect
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange, relays
