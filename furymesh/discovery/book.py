@@ -106,7 +106,7 @@ class Candidate:
 
     @property
     def relayed(self) -> bool:
-        """Whether it may be reached through a relay only."""
+        """Whether it was heard of from a relay, and may be reached through it only."""
         return self.via is not None
 
     def due_at(self, helped: bool) -> float:

@@ -154,7 +154,7 @@ class Node:
                     "node_id": node_id_text(peer.node_id) if peer.node_id else None,
                     "address": peer.address,
                     "found": peer.found,
-                    "relayed": False,
+                    "relayed": peer.relayed,
                     "state": peer.state,
                 }
                 for peer in known_peers(swarm)

@@ -21,6 +21,7 @@ from furymesh.net.outgoing import connect
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange, relays
+from furymesh.swarm.peers import CONNECTED, known_peers
 from furymesh.swarm.relays import RelayClient
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import Peer, blob, lab, manifest_of, only_link
@@ -84,6 +85,8 @@ async def test_a_download_runs_through_a_relay(tmp_path: Path) -> None:
         assert only_link(there.leecher.swarm).relayed
         assert only_link(there.seed.swarm).relayed
         assert there.relay.sessions == 1
+        (peer,) = known_peers(there.leecher.swarm)
+        assert (peer.found, peer.relayed, peer.state) == ("relay", True, CONNECTED)
         # Where its bytes came from is the relay, which is nobody's address.
         assert not download._tally.helpers
         newcomer = there.clients[0].link
