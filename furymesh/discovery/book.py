@@ -10,13 +10,14 @@ again is forgotten after a while, and no one source of it can fill the table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
 
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
+from furymesh.net.secure_link import SecureLink
 
 MAX_ADDRESSES = 500  # per share; a swarm node links to about ten of them
 FIRST_BACKOFF = 0.5  # seconds
@@ -56,6 +57,7 @@ class Source(IntEnum):
     EXCHANGE = 5
     TRACKER = 6
     DHT = 7
+    RELAY = 8
 
     @property
     def named(self) -> bool:
@@ -82,6 +84,9 @@ _PLACES = {
 Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
 
 
+Reach = Callable[[], Awaitable[SecureLink]]  # raises FuryMeshError
+
+
 @dataclass(slots=True)
 class Candidate:
     """One address of one share."""
@@ -97,6 +102,12 @@ class Candidate:
     heard_at: float | None = None  # None: since the last look
     # Who is there: by the link, once there was one; before, as hearsay claims.
     process: Process | None = None
+    via: Reach | None = None  # makes a link to it; None: it is dialled
+
+    @property
+    def relayed(self) -> bool:
+        """Whether it was heard of from a relay, and may be reached through it only."""
+        return self.via is not None
 
     def due_at(self, helped: bool) -> float:
         """When it may be dialled, by whether others bring what the share needs."""
@@ -151,8 +162,11 @@ class PeerBook:
         *,
         teller: NodeId | None = None,
         process: Process | None = None,
+        via: Reach | None = None,
     ) -> None:
         """Remember an address; the most trusted source of it counts.
+
+        `via` makes a link to it otherwise than by dialling it.
 
         Hearsay names its teller, and is ignored when that one told too much or
         when the address was dropped before.
@@ -167,6 +181,7 @@ class PeerBook:
             if source < known.source:
                 known.source = source
                 known.address = address
+            known.via = via or known.via
             return
         told_too_much = teller is not None and table.told[teller] >= MAX_TOLD
         if not source.named and (told_too_much or key in table.dropped):
@@ -179,7 +194,7 @@ class PeerBook:
         if teller is not None:
             table.told[teller] += 1
         table.dropped.pop(key, None)
-        table.candidates[key] = Candidate(address, source, process=process)
+        table.candidates[key] = Candidate(address, source, process=process, via=via)
         if (tell := self._watchers.get(file_id)) is not None:
             tell()
 

@@ -30,9 +30,10 @@ from furymesh.core.link import Address
 from furymesh.net.addresses import packed_ip
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
+from furymesh.net.outgoing import connect
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.strangers import Strangers
-from furymesh.net.stream import ByteStream, TcpStream
+from furymesh.net.stream import ByteStream, TcpStream, receive_exactly
 from furymesh.net.throttle import Budget, ThrottledStream
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -48,8 +49,11 @@ from furymesh.wire.noise import Handshake
 from furymesh.wire.records import HEADER_SIZE, OVERHEAD, Opening, Sealing, ciphertext_size
 from furymesh.wire.session import MIN_PROTOCOL_VERSION, PROTOCOL_VERSION, Session
 
-CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
 HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger is dropped
+# For the other end to begin, if it dialled too: its first bytes take half a round trip
+# from the moment that it was connected, and its process may be busy.
+TURN_SECONDS = 0.3
+TURN_ROUND_TRIPS = 3
 BACKLOG = 128
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
@@ -68,6 +72,7 @@ class Endpoint:
     upload: list[Budget] = field(default_factory=list)
     download: list[Budget] = field(default_factory=list)
     listen_port: int = 0
+    features: tuple[str, ...] = ()  # named in every Hello
     noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
 
     async def establish(
@@ -77,8 +82,13 @@ class Endpoint:
         *,
         initiator: bool,
         expected: NodeId | None = None,
+        features: tuple[str, ...] = (),
+        relayed: bool = False,
     ) -> SecureLink:
         """Make a connected socket a link; closes the socket on any failure.
+
+        `features` are those of this link besides the endpoint's. A `relayed` one leads
+        through a relay, which is what `remote` is then.
 
         Raises HandshakeError (wrong or unwelcome identity, bad messages) or
         LinkClosedError.
@@ -87,7 +97,8 @@ class Endpoint:
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
                 link = await self._handshake(tcp, remote, initiator, expected)
-                await _exchange_hello(tcp, link, self._hello(remote))
+                link.socket, link.relayed = sock, relayed
+                await _exchange_hello(tcp, link, self._hello(None if relayed else remote, features))
                 return link
         except trio.TooSlowError:
             tcp.close()
@@ -139,24 +150,27 @@ class Endpoint:
         if self.allow is not None and node_id not in self.allow:
             raise HandshakeError(f"node {node_id_text(node_id)} is not on the allow-list")
 
-    def _hello(self, remote: tuple[str, int]) -> m.Hello:
+    def _hello(self, remote: tuple[str, int] | None, features: tuple[str, ...] = ()) -> m.Hello:
         return m.Hello(
             version=PROTOCOL_VERSION,
             min_version=MIN_PROTOCOL_VERSION,
             instance=self.instance,
             listen_port=self.listen_port,
             agent=f"furymesh/{__version__}",
-            observed_ip=packed_ip(remote[0]),
-            observed_port=remote[1],
+            features=(*self.features, *features),
+            observed_ip=packed_ip(remote[0]) if remote else b"",
+            observed_port=remote[1] if remote else 0,
         )
 
     # --- dialling -----------------------------------------------------------------
 
-    async def dial(self, address: Address) -> SecureLink:
+    async def dial(
+        self, address: Address, *, features: tuple[str, ...] = (), local_port: int | None = None
+    ) -> SecureLink:
         """Connect to an address, its names resolved and tried in turn.
 
-        Raises UnavailableError when nobody answers, HandshakeError when the
-        wrong node does.
+        From `local_port` if given, see `connect`. Raises UnavailableError when nobody
+        answers, HandshakeError when the wrong node does.
         """
         try:
             found = await trio.socket.getaddrinfo(
@@ -169,13 +183,37 @@ class Endpoint:
         failure: FuryMeshError = UnavailableError("no usable address")
         for family, _, _, _, target in found:
             try:
-                sock = await _connect(family, target)
+                sock = await connect(family, target, local_port=local_port)
             except UnavailableError as error:
                 failure = error
                 continue
             remote = (str(target[0]), int(target[1]))
-            return await self.establish(sock, remote, initiator=True, expected=address.node_id)
+            return await self.establish(
+                sock, remote, initiator=True, expected=address.node_id, features=features
+            )
         raise failure
+
+    async def meet(
+        self, sock: socket.socket, remote: tuple[str, int], them: tuple[NodeId, bytes]
+    ) -> SecureLink:
+        """Make a link of a connection to a process that was dialling this one as well.
+
+        Whether the other end accepted it or dialled it too, by TCP's simultaneous open,
+        cannot be told. So the smaller (node id, instance) begins the handshake, and the
+        other end only if nothing comes. Closes the socket on any failure; raises as
+        `establish`.
+        """
+        begins = (self.identity.node_id, self.instance) < them
+        try:
+            if not begins:
+                turn = max(TURN_SECONDS, TURN_ROUND_TRIPS * TcpStream(sock).round_trip())
+                with trio.move_on_after(turn) as waited:
+                    await trio.lowlevel.wait_readable(sock)
+                begins = waited.cancelled_caught
+        except BaseException:
+            sock.close()
+            raise
+        return await self.establish(sock, remote, initiator=begins, expected=them[0])
 
     # --- listening ----------------------------------------------------------------
 
@@ -256,33 +294,13 @@ def listen(address: Address) -> list[socket.socket]:
     return sockets
 
 
-async def _connect(family: int, target: tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        with trio.fail_after(CONNECT_SECONDS):
-            code = sock.connect_ex(target)
-            if code == errno.EINPROGRESS:
-                await trio.lowlevel.wait_writable(sock)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise UnavailableError(os.strerror(code).lower())
-    except trio.TooSlowError:
-        sock.close()
-        raise UnavailableError("no answer") from None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 async def _send(tcp: TcpStream, message: bytes) -> None:
     await tcp.send_all(memoryview(frame_message(message)))
 
 
 async def _receive(tcp: TcpStream, noise: Handshake) -> bytes:
-    size = message_size(await _exactly(tcp, LENGTH_SIZE))
-    return noise.read_message(await _exactly(tcp, size))
+    size = message_size(await receive_exactly(tcp, LENGTH_SIZE))
+    return noise.read_message(await receive_exactly(tcp, size))
 
 
 async def _exchange_hello(tcp: TcpStream, link: SecureLink, mine: m.Hello) -> None:
@@ -291,21 +309,8 @@ async def _exchange_hello(tcp: TcpStream, link: SecureLink, mine: m.Hello) -> No
     record = memoryview(bytearray(len(raw) + OVERHEAD))
     link.sealing.seal_into(raw, record, 0)
     await tcp.send_all(record)
-    size = ciphertext_size(await _exactly(tcp, HEADER_SIZE))
-    hello = link.session.received(link.opening.open(await _exactly(tcp, size)))
+    size = ciphertext_size(await receive_exactly(tcp, HEADER_SIZE))
+    hello = link.session.received(link.opening.open(await receive_exactly(tcp, size)))
     if not isinstance(hello, m.Hello):
         raise LinkClosedError("the peer said goodbye at once")
     link.hello = hello
-
-
-async def _exactly(tcp: TcpStream, size: int) -> bytes:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    got = 0
-    while got < size:
-        more = tcp.receive_nowait(view[got:])
-        if more is None:
-            await tcp.wait_readable()
-        else:
-            got += more
-    return bytes(buffer)

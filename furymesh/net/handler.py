@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from furymesh.core.errors import FuryMeshError
+import trio
+
+from furymesh.core.errors import FuryMeshError, ProtocolError
 from furymesh.wire import messages as m
 
 if TYPE_CHECKING:
@@ -53,6 +55,31 @@ class LinkHandler(Protocol):
 
     def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
         """A piece could not be read; nothing of it was sent."""
+
+
+class Shareless:
+    """The handler of a link on which no share is ever live, and no message means anything."""
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        """Ignored."""
+
+    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+        raise ProtocolError("chunk bytes that nobody asked for")
+
+    async def room(self, link: SecureLink, data: m.Data) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def filled(self, link: SecureLink, data: m.Data) -> None:
+        """Never asked."""
+
+    def departing(self, link: SecureLink) -> None:
+        """Nothing to add."""
+
+    def piece(self, link: SecureLink, room: int) -> Piece | None:
+        return None
+
+    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
+        """Never asked."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ copies a chunk byte. Which messages come and go is the handler's business.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -22,12 +23,12 @@ from furymesh.core.ids import NodeId, node_id_text
 from furymesh.net.buffers import Buffers
 from furymesh.net.handler import LinkHandler, Traffic
 from furymesh.net.reading import LinkReader
-from furymesh.net.stream import ByteStream
+from furymesh.net.stream import ByteStream, receive_exactly
 from furymesh.net.throttle import Budget, ThrottledStream
 from furymesh.net.writing import LinkWriter
 from furymesh.wire import codec
 from furymesh.wire import messages as m
-from furymesh.wire.records import Opening, Sealing
+from furymesh.wire.records import HEADER_SIZE, OVERHEAD, Opening, Sealing, ciphertext_size
 from furymesh.wire.session import Session
 
 PING_SECONDS = 5.0  # between pings on a quiet link
@@ -61,6 +62,8 @@ class SecureLink:
         self.found = "incoming"  # how this end came to it, in one word; whoever dialled knows
         self.traffic = Traffic()
         self.hello: m.Hello | None = None
+        self.relayed = False  # it leads through a relay, which `remote` then is
+        self.socket: socket.socket | None = None  # below it, for who goes on with that alone
         self.closed_because: FuryMeshError | None = None
         self.farewell: m.Reason | None = None  # the reason of a Goodbye, either end's
         self._stream = stream
@@ -141,6 +144,20 @@ class SecureLink:
             self._last_said = LinkClosedError(f"closed from this end ({said})")
             self._leaving.set()
             self._writer.end(self._last_said)
+
+    # --- one message at a time, instead of running ---------------------------------
+
+    async def say(self, message: m.Message) -> None:
+        """Send one message now; raises LinkClosedError."""
+        raw = codec.encode(message)
+        record = memoryview(bytearray(len(raw) + OVERHEAD))
+        self.sealing.seal_into(raw, record, 0)
+        await self._stream.send_all(record)
+
+    async def hear(self) -> m.Message:
+        """Read one message and not one byte beyond; raises LinkClosedError, ProtocolError."""
+        size = ciphertext_size(await receive_exactly(self._stream, HEADER_SIZE))
+        return self.session.received(self.opening.open(await receive_exactly(self._stream, size)))
 
     # --- running ------------------------------------------------------------------
 

@@ -195,6 +195,20 @@ class TcpStream:
             self._socket.close()
 
 
+async def receive_exactly(stream: ByteStream, size: int) -> bytes:
+    """So many bytes and not one beyond; raises LinkClosedError."""
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    got = 0
+    while got < size:
+        more = stream.receive_nowait(view[got:])
+        if more is None:
+            await stream.wait_readable()
+        else:
+            got += more
+    return bytes(buffer)
+
+
 def _within_host(sock: socket.socket) -> bool:
     """Whether both ends of a connection have one address."""
     try:

@@ -93,7 +93,7 @@ class ThrottledStream:
         if not self._granted and (quantum := self._quantum()):
             # Booked only now: a link on which nothing comes takes nobody's turn.
             self._booked = self._budgets()
-            await _turn(self._booked, quantum)
+            await take_turn(self._booked, quantum)
             self._granted = quantum
 
     def receive_nowait(self, view: memoryview) -> int | None:
@@ -109,13 +109,13 @@ class ThrottledStream:
         return self._download if self._content is None else (*self._download, self._content)
 
     def _quantum(self) -> int:
-        return _quantum(self._budgets())
+        return turn_size(self._budgets())
 
     async def send_all(self, view: memoryview) -> None:
         sent = 0
         while sent < len(view):
-            part = view[sent : sent + (_quantum(self._upload) or len(view))]
-            await _turn(self._upload, len(part))
+            part = view[sent : sent + (turn_size(self._upload) or len(view))]
+            await take_turn(self._upload, len(part))
             await self._stream.send_all(part)
             sent += len(part)
 
@@ -135,12 +135,12 @@ class ThrottledStream:
         self._stream.close()
 
 
-def _quantum(budgets: Sequence[Budget]) -> int:
+def turn_size(budgets: Sequence[Budget]) -> int:
     """The most bytes to move at once; 0 is no limit."""
     return min((budget.quantum for budget in budgets if budget.quantum), default=0)
 
 
-async def _turn(budgets: Sequence[Budget], size: int) -> None:
+async def take_turn(budgets: Sequence[Budget], size: int) -> None:
     """Book `size` bytes everywhere, and return when they are due."""
     due = max((budget.spend(size) for budget in budgets), default=0.0)
     if due > trio.current_time():

@@ -46,6 +46,7 @@ PUBLIC_BOOTSTRAP = (
     "dht.transmissionbt.com:6881",
 )
 MAX_SECONDS = 7 * 86400  # longer than anybody waits; keeps every clock sum finite
+MAX_RELAYS = 8  # a live link to each; one would do, others stand in for it
 MAX_LISTED = 1000  # peers, nodes or bootstrap nodes; more is not written by hand
 MAX_TRACKERS = 20  # each is asked by a task or two, and told of every share
 
@@ -107,6 +108,12 @@ def _tracker(value: object) -> str:
     return str(_checked(Tracker.parse, value))
 
 
+def _relay_address(value: str) -> str:
+    if Address.parse(value).node_id is None:
+        raise ValueError('must name the relay\'s node id, like "node-id@192.0.2.7:7654"')
+    return value
+
+
 def _node_id(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a node id, as `furymesh id` prints it")
@@ -125,6 +132,7 @@ ConfigPath = Annotated[Path, BeforeValidator(_path)]
 SizeText = Annotated[str, BeforeValidator(_size)]
 RateText = Annotated[str, BeforeValidator(_size), AfterValidator(_rate)]
 PeerAddress = Annotated[str, BeforeValidator(_address)]
+RelayAddress = Annotated[PeerAddress, AfterValidator(_relay_address)]
 ListenAddress = Annotated[str, BeforeValidator(_listen_address)]
 ListedNode = Annotated[str, BeforeValidator(_node_id)]
 TrackerUrl = Annotated[str, BeforeValidator(_tracker)]
@@ -142,6 +150,8 @@ class NodeConfig(_Section):
     listen: ListenAddress = DEFAULT_LISTEN
     allow: Annotated[tuple[ListedNode, ...], Field(max_length=MAX_LISTED)] = ()
     relay: bool = False
+    relay_rate: RateText | None = "10M"
+    relay_sessions: Annotated[int, Field(ge=1, le=10_000)] = 64
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 200
     max_upload: RateText | None = None
     max_download: RateText | None = None
@@ -199,6 +209,7 @@ class DiscoveryConfig(_Section):
     dht: DhtConfig = DhtConfig()
     trackers: Annotated[tuple[TrackerUrl, ...], Field(max_length=MAX_TRACKERS)] = ()
     peers: Addresses = ()
+    relays: Annotated[tuple[RelayAddress, ...], Field(max_length=MAX_RELAYS)] = ()
 
 
 class SyncConfig(_Section):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
@@ -29,6 +29,9 @@ from furymesh.discovery.source import PeerSource
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.outgoing import lend_port
+from furymesh.net.relay import Relay
+from furymesh.net.secure_link import SecureLink
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
 from furymesh.node import leftovers
@@ -46,6 +49,7 @@ from furymesh.storage.scan import Facts
 from furymesh.storage.sharing import open_share
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Result
+from furymesh.swarm.relays import RelayClient
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire.messages import Reason
@@ -81,6 +85,9 @@ class Runtime:
         )
         self.swarm.looking = lambda: self.finder.looking
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
+        self.relays = [
+            RelayClient(self.swarm, Address.parse(text)) for text in config.discovery.relays
+        ]
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
         self._announced: dict[FileId, trio.CancelScope] = {}  # at trackers of its link
@@ -338,6 +345,8 @@ async def _open_runtime(
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]
         runtime.swarm.interests.port = endpoint.listen_port
+        if config.discovery.relays:
+            lend_port(runtime.listeners)
     try:
         async with open_tasks() as nursery:
             runtime.links = nursery
@@ -345,7 +354,9 @@ async def _open_runtime(
             nursery.start_soon(runtime.swarm.watch)
             nursery.start_soon(runtime.finder.run, runtime.sources(lasting=lasting))
             if runtime.listeners:
-                nursery.start_soon(endpoint.serve, runtime.listeners, runtime.swarm.run_link)
+                nursery.start_soon(endpoint.serve, runtime.listeners, _handler(runtime))
+            for relay in runtime.relays:
+                nursery.start_soon(relay.run)
             try:
                 yield runtime
             finally:
@@ -357,6 +368,20 @@ async def _open_runtime(
         for sock in runtime.listeners:
             sock.close()
         runtime.swarm.close()
+
+
+def _handler(runtime: Runtime) -> Callable[[SecureLink], Awaitable[None]]:
+    """What becomes of a link that is accepted."""
+    swarm, node = runtime.swarm, runtime.config.node
+    if not node.relay:
+        return swarm.run_link
+    return Relay(
+        runtime.endpoint,
+        swarm.rng,
+        swarm.run_link,
+        rate=limit(None, node.relay_rate),
+        max_sessions=node.relay_sessions,
+    ).run_link
 
 
 def _renewed(before: CatalogEntry | None, now: CatalogEntry) -> bool:

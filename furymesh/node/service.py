@@ -124,6 +124,16 @@ class Node:
             "node_id": node_id_text(self.node_id),
             "addresses": self.addresses,
             "links": len(swarm.links),
+            "relays": [
+                {
+                    "address": str(relay.address),
+                    "linked": relay.link is not None,
+                    "public_address": str(Address(*place))
+                    if (place := relay.public_address)
+                    else None,
+                }
+                for relay in self.runtime.relays
+            ],
             "shares": [
                 {"file_id": share.file_id.hex(), "name": share.name, "members": len(share.members)}
                 for share in swarm.shares.values()
@@ -144,7 +154,7 @@ class Node:
                     "node_id": node_id_text(peer.node_id) if peer.node_id else None,
                     "address": peer.address,
                     "found": peer.found,
-                    "relayed": False,
+                    "relayed": peer.relayed,
                     "state": peer.state,
                 }
                 for peer in known_peers(swarm)

@@ -2,9 +2,9 @@
 
 Always true:
 
-* of two links to one process, the one dialled by the smaller (node id, instance)
-  stays, so both ends keep the same one; of two dialled from the same end the
-  older stays, if it lives;
+* of two links to one process, a direct one stays rather than one through a relay;
+  else the one dialled by the smaller (node id, instance), so both ends keep the
+  same one; of two dialled from the same end the older, if it lives;
 * one node, or one machine, cannot take the places of all others;
 * a stranger, who has not proven that it knows any share, holds a place only until
   a newcomer wants it; some places are for nodes that proved it before, alone;
@@ -22,11 +22,11 @@ from collections.abc import Mapping
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, LinkClosedError, ProtocolError
+from furymesh.core.errors import LinkClosedError
 from furymesh.core.ids import FileId, NodeId
 from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.connect import Endpoint
-from furymesh.net.handler import LinkHandler, Piece
+from furymesh.net.handler import Shareless
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.bans import Bans
 from furymesh.swarm.share import Share
@@ -78,7 +78,11 @@ class Admission:
         other = self._links.get(them)
         if other is None:
             return self._full(link)
-        if link.initiator == other.initiator:
+        if link.relayed is not other.relayed:
+            if link.relayed:
+                return m.Reason.DUPLICATE
+            other.goodbye(m.Reason.DUPLICATE)
+        elif link.initiator == other.initiator:
             # They dial again, or we do: the old link may be dead and not know it.
             if them in self._probed or await self._lives(other, them):
                 return m.Reason.DUPLICATE
@@ -191,8 +195,9 @@ class Admission:
 
 
 def _machine_of(link: SecureLink) -> str:
+    """The other end's machine, "" if its address tells nothing: of this host, or of a relay."""
     host = link.remote[0]
-    return "" if is_loopback(host) else same_machine(host)
+    return "" if link.relayed or is_loopback(host) else same_machine(host)
 
 
 # --- links that are refused ---------------------------------------------------------
@@ -202,32 +207,4 @@ async def turn_away(link: SecureLink, reason: m.Reason) -> None:
     """Let the other end of a refused link know why; the caller closes it."""
     link.goodbye(reason)
     with trio.move_on_after(REFUSAL_SECONDS):
-        await link.run(_DEAF)
-
-
-class _Deaf:
-    """The handler of a refused link: nothing on it means anything."""
-
-    def message(self, link: SecureLink, message: m.Message) -> None:
-        """Ignored."""
-
-    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
-        raise ProtocolError("chunk bytes that nobody asked for")
-
-    async def room(self, link: SecureLink, data: m.Data) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def filled(self, link: SecureLink, data: m.Data) -> None:
-        """Never asked."""
-
-    def departing(self, link: SecureLink) -> None:
-        """Nothing to add."""
-
-    def piece(self, link: SecureLink, room: int) -> Piece | None:
-        return None
-
-    def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
-        """Never asked."""
-
-
-_DEAF: LinkHandler = _Deaf()
+        await link.run(Shareless())

@@ -53,6 +53,6 @@ def _public_address(link: SecureLink, newcomer: SecureLink) -> m.PeerAddress | N
     """Where a newcomer can reach the node at the other end, as far as we can tell."""
     port = link.remote[1] if link.initiator else (link.hello.listen_port if link.hello else 0)
     ip = packed_ip(link.remote[0])
-    if not port or not ip or not may_mean(link.remote[0], newcomer.remote[0]):
+    if link.relayed or not port or not ip or not may_mean(link.remote[0], newcomer.remote[0]):
         return None
     return m.PeerAddress(ip, port, link.node_id)

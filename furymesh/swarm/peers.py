@@ -22,6 +22,7 @@ class KnownPeer:
     address: str
     found: str  # how its address was come by, "incoming" if it dialled
     state: str  # "connected", or what came of trying
+    relayed: bool = False  # through a relay, or known from one
 
 
 def known_peers(swarm: Swarm) -> list[KnownPeer]:
@@ -44,8 +45,11 @@ def _of_share(swarm: Swarm, file_id: FileId) -> Iterator[KnownPeer]:
             node_id = candidate.process[0] if candidate.linked and candidate.process else None
             address = Address(candidate.address.host, candidate.address.port)
             found = candidate.source.label
-            yield KnownPeer(file_id, node_id, str(address), found, candidate.outcome)
+            yield KnownPeer(
+                file_id, node_id, str(address), found, candidate.outcome, candidate.relayed
+            )
 
 
 def _linked(file_id: FileId | None, link: SecureLink) -> KnownPeer:
-    return KnownPeer(file_id, link.node_id, str(Address(*link.remote)), link.found, CONNECTED)
+    address = str(Address(*link.remote))
+    return KnownPeer(file_id, link.node_id, address, link.found, CONNECTED, link.relayed)

@@ -79,7 +79,7 @@ class Tally:
         )
         entry[0] += size
         entry[1] += 1
-        if link.initiator:
+        if link.initiator and not link.relayed:
             self.helpers[link.remote] = Address(host, port, link.node_id)
 
     @property

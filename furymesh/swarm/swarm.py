@@ -226,6 +226,10 @@ class Swarm:
                 self._left(link, message)
             case m.Hello() | m.Goodbye() | m.Unknown():
                 pass
+            case m.Rendezvous() | m.Introduction() | m.Reach() | m.Summons():
+                pass  # what is said between a relay and others has links of its own
+            case m.Answer() | m.Spliced():
+                pass
             case _:
                 share = self.shares.get(link.session.share_of(message))
                 if share is not None:

@@ -30,7 +30,9 @@ MAX_PAGES_ASKED = 32  # 2 MiB of answers: a second, on a line of 20 Mbit/s
 MAX_PEERS = 100  # as in BitTorrent's PEX: enough to find a swarm, too few to flood with
 MAX_TEXT = 255  # bytes; a name hint is one file name
 MAX_DETAIL = 200  # bytes of explanation sent with a Goodbye: one line for a person
-MAX_FEATURES = 32  # names of extensions; there are none yet
+MAX_FEATURES = 32  # names of extensions; there are two yet
+MAX_TAGS = 1024  # in one Rendezvous: more shares than a node has that is not itself public
+TOKEN_SIZE = 16  # not to be guessed in the seconds that it is good for
 MAX_SUGGEST = 16  # more would bind the requester too early
 # The largest message is a manifest page; anything longer cannot be honest.
 MAX_FRAME = PAGE_SIZE + 1024
@@ -90,13 +92,12 @@ def _text(value: str) -> str:
 
 
 def _hello(p: pb.Hello) -> m.Hello:
-    _need(len(p.instance) == INSTANCE_SIZE, "instance id of wrong length")
     _need(0 < p.min_version <= p.version, "version range is empty")
     _need(len(p.features) <= MAX_FEATURES, "too many features")
     return m.Hello(
         version=p.version,
         min_version=p.min_version,
-        instance=p.instance,
+        instance=_instance(p.instance),
         listen_port=_port(p.listen_port, optional=True),
         agent=_text(p.agent),
         features=tuple(_text(feature) for feature in p.features),
@@ -158,6 +159,47 @@ def _peers(p: pb.Peers) -> m.Peers:
     return m.Peers(p.share, tuple(found))
 
 
+def _digest(raw: bytes, what: str) -> bytes:
+    _need(len(raw) == ID_SIZE, f"{what} of wrong length")
+    return raw
+
+
+def _instance(raw: bytes) -> bytes:
+    _need(len(raw) == INSTANCE_SIZE, "instance id of wrong length")
+    return raw
+
+
+def _token(raw: bytes) -> bytes:
+    _need(len(raw) == TOKEN_SIZE, "token of wrong length")
+    return raw
+
+
+def _rendezvous(p: pb.Rendezvous) -> m.Rendezvous:
+    _need(len(p.tags) <= MAX_TAGS, "too many tags in one message")
+    return m.Rendezvous(tuple(_digest(tag, "tag") for tag in p.tags))
+
+
+def _introduction(p: pb.Introduction) -> m.Introduction:
+    return m.Introduction(
+        _digest(p.tag, "tag"),
+        _digest(p.node_id, "node id"),
+        _instance(p.instance),
+        _ip(p.ip, optional=False),
+        _port(p.port, optional=False),
+    )
+
+
+def _summons(p: pb.Summons) -> m.Summons:
+    _need(bool(p.ip) == bool(p.port), "half an address")
+    return m.Summons(
+        _token(p.token),
+        _digest(p.node_id, "node id"),
+        _instance(p.instance),
+        _ip(p.ip, optional=True),
+        _port(p.port, optional=True),
+    )
+
+
 def _goodbye(p: pb.Goodbye) -> m.Goodbye:
     return m.Goodbye(_reason(p.reason), _text(p.detail))
 
@@ -181,6 +223,12 @@ _DECODERS: dict[str, Callable[[Any], m.Message]] = {
     "ping": lambda p: m.Ping(p.nonce),
     "pong": lambda p: m.Pong(p.nonce),
     "goodbye": _goodbye,
+    "rendezvous": _rendezvous,
+    "introduction": _introduction,
+    "reach": lambda p: m.Reach(_digest(p.node_id, "node id"), _instance(p.instance)),
+    "summons": _summons,
+    "answer": lambda p: m.Answer(_token(p.token)),
+    "spliced": lambda p: m.Spliced(),
 }
 
 
@@ -238,4 +286,10 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     m.Ping: _plain("ping", pb.Ping),
     m.Pong: _plain("pong", pb.Pong),
     m.Goodbye: _encode_goodbye,
+    m.Rendezvous: _plain("rendezvous", pb.Rendezvous),
+    m.Introduction: _plain("introduction", pb.Introduction),
+    m.Reach: _plain("reach", pb.Reach),
+    m.Summons: _plain("summons", pb.Summons),
+    m.Answer: _plain("answer", pb.Answer),
+    m.Spliced: _plain("spliced", pb.Spliced),
 }

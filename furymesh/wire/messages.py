@@ -165,6 +165,45 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendezvous:
+    tags: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    tag: bytes
+    node_id: bytes
+    instance: bytes
+    ip: bytes
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    node_id: bytes
+    instance: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Summons:
+    token: bytes
+    node_id: bytes
+    instance: bytes
+    ip: bytes = b""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """What follows on the connection comes from the other end of the splice."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A message to skip: one that this version does not know, or one that is void."""
 
@@ -183,5 +222,6 @@ ShareMessage = (
     | Reject
     | Peers
 )
-LinkMessage = Hello | Join | Refuse | Ping | Pong | Goodbye | Unknown
+RelayMessage = Rendezvous | Introduction | Reach | Summons | Answer | Spliced
+LinkMessage = Hello | Join | Refuse | Ping | Pong | Goodbye | RelayMessage | Unknown
 Message = LinkMessage | ShareMessage

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import get_args
 
 from furymesh.core.errors import IllegalStateError, ProtocolError
 from furymesh.core.ids import FileId, access_proof, discovery_tag
@@ -62,7 +63,7 @@ class _Theirs:
 
 _LEGAL_ON_LINK: dict[State, tuple[type, ...]] = {
     State.AWAIT_HELLO: (m.Hello, m.Goodbye),
-    State.OPEN: (m.Join, m.Refuse, m.Ping, m.Pong, m.Goodbye, m.Unknown),
+    State.OPEN: (m.Join, m.Refuse, m.Ping, m.Pong, m.Goodbye, m.Unknown, *get_args(m.RelayMessage)),
     State.CLOSED: (),
 }
 

@@ -93,7 +93,12 @@ class Answering:
             case m.Peers():
                 for peer in message.peers:
                     may_mean(unpacked_ip(peer.ip), self.remote[0])
+            case m.Introduction() | m.Summons():
+                if message.port:
+                    may_mean(unpacked_ip(message.ip), self.remote[0])
             case m.Hello() | m.Ping() | m.Pong() | m.Goodbye() | m.Unknown():
+                pass
+            case m.Rendezvous() | m.Reach() | m.Answer() | m.Spliced():
                 pass
             case _:
                 assert session.share_of(message) == FILES[0]
@@ -205,6 +210,12 @@ EVERY_MESSAGE: tuple[m.Message, ...] = (
     m.Peers(1, (m.PeerAddress(b"\xc0\0\2\1", 7654, b"n" * 32), m.PeerAddress(bytes(16), 1))),
     m.Ping(1),
     m.Pong(2**64 - 1),
+    m.Rendezvous((b"t" * 32, b"u" * 32)),
+    m.Introduction(b"t" * 32, b"n" * 32, b"instance", b"\xc0\0\2\1", 7654),
+    m.Reach(b"n" * 32, b"instance"),
+    m.Summons(b"t" * 16, b"n" * 32, b"instance", b"\xc0\0\2\1", 7654),
+    m.Answer(b"t" * 16),
+    m.Spliced(),
     m.Goodbye(m.Reason.IDLE, "too quiet"),
 )
 _SPOKEN = tuple(map(codec.encode, EVERY_MESSAGE))

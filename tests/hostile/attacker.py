@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from furymesh.core.errors import FuryMeshError, LinkClosedError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
-from furymesh.net.connect import HANDSHAKE_SECONDS, Endpoint, _exactly, _exchange_hello, listen
+from furymesh.net.connect import HANDSHAKE_SECONDS, Endpoint, _exchange_hello, listen
 from furymesh.net.identity import Identity
 from furymesh.net.secure_link import SecureLink
-from furymesh.net.stream import TcpStream
+from furymesh.net.stream import TcpStream, receive_exactly
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 from furymesh.wire.authentication import PROLOGUE
@@ -100,8 +100,8 @@ class Wire:
 
     async def record(self) -> bytes:
         """The next record, opened; raises LinkClosedError at the end."""
-        size = ciphertext_size(await _exactly(self.tcp, HEADER_SIZE))
-        return self.link.opening.open(await _exactly(self.tcp, size))
+        size = ciphertext_size(await receive_exactly(self.tcp, HEADER_SIZE))
+        return self.link.opening.open(await receive_exactly(self.tcp, size))
 
     async def hear(self) -> m.Message:
         """The next message; chunk bytes are passed over."""

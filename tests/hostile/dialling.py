@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from furymesh.core.errors import HandshakeError, LinkClosedError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
-from furymesh.net.connect import _exactly
 from furymesh.net.identity import Identity
-from furymesh.net.stream import TcpStream
+from furymesh.net.stream import TcpStream, receive_exactly
 from furymesh.wire import codec
 from furymesh.wire import messages as m
 from furymesh.wire.authentication import (
@@ -72,8 +71,8 @@ class Tape:
         await self.tcp.send_all(memoryview(raw))
 
     async def hear_second(self) -> None:
-        header = await _exactly(self.tcp, LENGTH_SIZE)
-        self.second = await _exactly(self.tcp, int.from_bytes(header, "big"))
+        header = await receive_exactly(self.tcp, LENGTH_SIZE)
+        self.second = await receive_exactly(self.tcp, int.from_bytes(header, "big"))
 
     def say_no_more(self) -> None:
         with suppress(OSError):  # the other end may be quicker

@@ -197,7 +197,7 @@ class Lab:
     def __enter__(self) -> Self:
         try:
             _room_for_neighbours(len(self.hosts))
-            self._namespace(self.bridge)
+            self.namespace(self.bridge)
             bridge = ("type", "bridge", "forward_delay", "0", "stp_state", "0")
             _run("ip", "-n", self.bridge, "link", "add", "br0", *bridge)
             _run("ip", "-n", self.bridge, "link", "set", "br0", "up")
@@ -245,13 +245,14 @@ class Lab:
         finally:
             _kill(server)
 
-    def _namespace(self, name: str) -> None:
+    def namespace(self, name: str) -> None:
+        """Make a namespace that goes with the lab."""
         _run("ip", "netns", "add", name)
         self._cleanup.callback(_delete_namespace, name)
 
     def _attach(self, host: Host) -> None:
         inside = host.namespace
-        self._namespace(inside)
+        self.namespace(inside)
         for setting in (
             "net/ipv6/conf/all/disable_ipv6=1",  # no neighbour discovery in the counters
             "net/ipv4/tcp_no_metrics_save=1",  # a run must not teach the next one

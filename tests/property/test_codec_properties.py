@@ -18,6 +18,8 @@ port = st.integers(0, 65535)
 indices = st.lists(index, max_size=20).map(tuple)
 text = st.text(max_size=40).filter(lambda value: len(value.encode()) <= codec.MAX_DETAIL)
 digest = st.binary(min_size=32, max_size=32)
+instance = st.binary(min_size=8, max_size=8)
+token = st.binary(min_size=16, max_size=16)
 ip = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
 reasons = st.sampled_from(m.Reason)
 peers = st.builds(m.PeerAddress, ip, st.integers(1, 65535), st.just(b"") | digest)
@@ -73,6 +75,13 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.Ping, st.integers(0, 2**64 - 1)),
     st.builds(m.Pong, st.integers(0, 2**64 - 1)),
     st.builds(m.Goodbye, reasons, text),
+    st.builds(m.Rendezvous, st.lists(digest, max_size=20).map(tuple)),
+    st.builds(m.Introduction, digest, digest, instance, ip, st.integers(1, 65535)),
+    st.builds(m.Reach, digest, instance),
+    st.builds(m.Summons, token, digest, instance),
+    st.builds(m.Summons, token, digest, instance, ip, st.integers(1, 65535)),
+    st.builds(m.Answer, token),
+    st.just(m.Spliced()),
 )
 
 

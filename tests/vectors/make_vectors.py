@@ -220,6 +220,8 @@ def messages() -> Any:
             {"why": "Bitmap that starts within a byte", "frame": "420408011001"},
             {"why": "Bitmap with all and bits", "frame": "420708011a01012001"},
             {"why": "text that is not UTF-8", "frame": "9201031201ff"},
+            {"why": "Rendezvous with a short tag", "frame": "9a01030a0100"},
+            {"why": "Answer without a token", "frame": "ba0100"},
         ],
     }
 
@@ -260,6 +262,14 @@ def every_message() -> tuple[m.Message, ...]:
         m.Ping(0),
         m.Pong(5),
         m.Goodbye(m.Reason.SHUTTING_DOWN, "back soon"),
+        m.Rendezvous((bytes(range(32)), bytes(range(32, 64)))),
+        m.Rendezvous(()),
+        m.Introduction(bytes(range(32)), node_id, b"instance", bytes([192, 0, 2, 1]), 7000),
+        m.Reach(node_id, b"instance"),
+        m.Summons(bytes(range(16)), node_id, b"instance", bytes(15) + b"\1", 65535),
+        m.Summons(bytes(range(16)), node_id, b"instance"),
+        m.Answer(bytes(range(16))),
+        m.Spliced(),
     )
 
 

@@ -37,7 +37,7 @@ REASON_IDLE: Reason
 REASON_FORBIDDEN: Reason
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "join", "refuse", "leave", "get_manifest", "manifest_header", "manifest_page", "bitmap", "have", "lost", "request", "data", "cancel", "reject", "peers", "ping", "pong", "goodbye")
+    __slots__ = ("hello", "join", "refuse", "leave", "get_manifest", "manifest_header", "manifest_page", "bitmap", "have", "lost", "request", "data", "cancel", "reject", "peers", "ping", "pong", "goodbye", "rendezvous", "introduction", "reach", "summons", "answer", "spliced")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,12 @@ class Frame(_message.Message):
     PING_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
+    INTRODUCTION_FIELD_NUMBER: _ClassVar[int]
+    REACH_FIELD_NUMBER: _ClassVar[int]
+    SUMMONS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    SPLICED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     join: Join
     refuse: Refuse
@@ -74,7 +80,13 @@ class Frame(_message.Message):
     ping: Ping
     pong: Pong
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., get_manifest: _Optional[_Union[GetManifest, _Mapping]] = ..., manifest_header: _Optional[_Union[ManifestHeader, _Mapping]] = ..., manifest_page: _Optional[_Union[ManifestPage, _Mapping]] = ..., bitmap: _Optional[_Union[Bitmap, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    rendezvous: Rendezvous
+    introduction: Introduction
+    reach: Reach
+    summons: Summons
+    answer: Answer
+    spliced: Spliced
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., get_manifest: _Optional[_Union[GetManifest, _Mapping]] = ..., manifest_header: _Optional[_Union[ManifestHeader, _Mapping]] = ..., manifest_page: _Optional[_Union[ManifestPage, _Mapping]] = ..., bitmap: _Optional[_Union[Bitmap, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., rendezvous: _Optional[_Union[Rendezvous, _Mapping]] = ..., introduction: _Optional[_Union[Introduction, _Mapping]] = ..., reach: _Optional[_Union[Reach, _Mapping]] = ..., summons: _Optional[_Union[Summons, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., spliced: _Optional[_Union[Spliced, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "min_version", "features", "instance", "listen_port", "agent", "observed_ip", "observed_port")
@@ -261,3 +273,55 @@ class Goodbye(_message.Message):
     reason: Reason
     detail: str
     def __init__(self, reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class Rendezvous(_message.Message):
+    __slots__ = ("tags",)
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    tags: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, tags: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Introduction(_message.Message):
+    __slots__ = ("tag", "node_id", "instance", "ip", "port")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    tag: bytes
+    node_id: bytes
+    instance: bytes
+    ip: bytes
+    port: int
+    def __init__(self, tag: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., instance: _Optional[bytes] = ..., ip: _Optional[bytes] = ..., port: _Optional[int] = ...) -> None: ...
+
+class Reach(_message.Message):
+    __slots__ = ("node_id", "instance")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    node_id: bytes
+    instance: bytes
+    def __init__(self, node_id: _Optional[bytes] = ..., instance: _Optional[bytes] = ...) -> None: ...
+
+class Summons(_message.Message):
+    __slots__ = ("token", "node_id", "instance", "ip", "port")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    node_id: bytes
+    instance: bytes
+    ip: bytes
+    port: int
+    def __init__(self, token: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., instance: _Optional[bytes] = ..., ip: _Optional[bytes] = ..., port: _Optional[int] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    def __init__(self, token: _Optional[bytes] = ...) -> None: ...
+
+class Spliced(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -114,19 +114,26 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         f"""
-        node: {{listen: "[::1]:0", allow: [{node_id.upper()}], relay: on, max_upload: 12000}}
+        node:
+          listen: "[::1]:0"
+          allow: [{node_id.upper()}]
+          relay: on
+          relay_rate: null
+          max_upload: 12000
         storage: {{reserve: 1.5G}}
         discovery:
           lan:
           dht: {{enabled: false, bootstrap_nodes: ["node.example:6881"]}}
           trackers: ["https://t.example/key/announce", "udp://192.0.2.7:6969"]
           peers: ["{node_id}@192.0.2.7:7000"]
+          relays: ["{node_id.upper()}@192.0.2.8:7000"]
         """,
     )
     config = load_config(path)
     assert config.node.listen == "[::1]:0"
     assert config.node.allow == (node_id,)
     assert config.node.relay is True
+    assert config.node.relay_rate is None
     assert config.node.max_upload == "12000"
     assert config.storage.reserve == "1.5G"
     assert config.discovery.lan.enabled is True
@@ -136,6 +143,7 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         "udp://192.0.2.7:6969",
     )
     assert config.discovery.peers == (f"{node_id}@192.0.2.7:7000",)
+    assert config.discovery.relays == (f"{node_id}@192.0.2.8:7000",)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "node:\nsync:\n", "{}", "sync: {}"])
@@ -185,6 +193,9 @@ def test_every_bad_key_is_named_with_its_line(tmp_path: Path) -> None:
         ("discovery: {trackers: [ftp://x]}", "'ftp://x' is not a tracker: write http://"),
         (f"discovery: {{trackers: [{'udp://t:1, ' * 21}]}}", "discovery.trackers"),
         ("discovery: {peers: [nonsense]}", "line 1: discovery.peers.0: 'nonsense' is not"),
+        ("discovery: {relays: ['192.0.2.7:7']}", "must name the relay's node id"),
+        ("node: {relay_rate: 0}", "at least 1 byte"),
+        ("node: {relay_sessions: 0}", "at least 1"),
         ("node: {allow: [short]}", "'short' is not a node id"),
         ("node: {listen: 'x@h:1'}", "node.listen"),
         ("node: {max_upload: 0}", "at least 1 byte"),

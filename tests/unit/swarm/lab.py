@@ -21,6 +21,7 @@ from furymesh.discovery.book import Source
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.handler import Piece
 from furymesh.net.identity import load_or_create
+from furymesh.net.outgoing import lend_port
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.stream import TcpStream
 from furymesh.storage.order import Order, Settings
@@ -129,6 +130,7 @@ async def _start(nursery: trio.Nursery, home: Path) -> Peer:
     home.mkdir()
     endpoint = Endpoint(load_or_create(home))
     listeners = listen(Address("127.0.0.1", 0))
+    lend_port(listeners)
     endpoint.listen_port = listeners[0].getsockname()[1]
     swarm = Swarm(endpoint, Random(7))
 

@@ -52,6 +52,7 @@ def test_tally_names_who_brought_what() -> None:
     link: Any = type("Link", (), {})()
     link.node_id, link.remote, link.initiator = NodeId(bytes(32)), ("127.0.0.1", 7), True
     link.found = "lan"
+    link.relayed = False
     tally = Tally()
     for size in (100, 50):
         tally.credit(Member(link, 1), size)

@@ -48,6 +48,14 @@ PASS: list[m.Message] = [
     m.Peers(1, (m.PeerAddress(bytes(16), 65535, bytes(32)),) * codec.MAX_PEERS),
     m.Ping(2**64 - 1),
     m.Goodbye(m.Reason.PROTOCOL, "x" * codec.MAX_DETAIL),
+    m.Rendezvous((bytes(32),) * codec.MAX_TAGS),
+    m.Rendezvous(()),
+    m.Introduction(bytes(32), bytes(32), bytes(8), bytes(16), 65535),
+    m.Reach(bytes(32), bytes(8)),
+    m.Summons(bytes(16), bytes(32), bytes(8), bytes(4), 1),
+    m.Summons(bytes(16), bytes(32), bytes(8)),
+    m.Answer(bytes(16)),
+    m.Spliced(),
 ]
 FAIL: list[tuple[str, m.Message]] = [
     ("instance", hello(instance=bytes(7))),
@@ -93,6 +101,20 @@ FAIL: list[tuple[str, m.Message]] = [
     ("port", m.Peers(1, (m.PeerAddress(bytes(4), 0),))),
     ("port", m.Peers(1, (m.PeerAddress(bytes(4), 65536),))),
     ("node id", m.Peers(1, (m.PeerAddress(bytes(4), 1, bytes(31)),))),
+    ("tags", m.Rendezvous((bytes(32),) * (codec.MAX_TAGS + 1))),
+    ("tag", m.Rendezvous((bytes(31),))),
+    ("tag", m.Introduction(bytes(33), bytes(32), bytes(8), bytes(4), 1)),
+    ("node id", m.Introduction(bytes(32), bytes(31), bytes(8), bytes(4), 1)),
+    ("instance", m.Introduction(bytes(32), bytes(32), bytes(9), bytes(4), 1)),
+    ("IP address", m.Introduction(bytes(32), bytes(32), bytes(8), b"", 1)),
+    ("port", m.Introduction(bytes(32), bytes(32), bytes(8), bytes(4), 0)),
+    ("node id", m.Reach(b"", bytes(8))),
+    ("instance", m.Reach(bytes(32), b"")),
+    ("token", m.Summons(bytes(15), bytes(32), bytes(8))),
+    ("half an address", m.Summons(bytes(16), bytes(32), bytes(8), bytes(4), 0)),
+    ("half an address", m.Summons(bytes(16), bytes(32), bytes(8), b"", 1)),
+    ("port", m.Summons(bytes(16), bytes(32), bytes(8), bytes(4), 65536)),
+    ("token", m.Answer(bytes(17))),
 ]
 
 

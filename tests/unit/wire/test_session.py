@@ -125,6 +125,12 @@ LINK_MESSAGES: dict[type[m.Message], m.Message] = {
     m.Ping: m.Ping(1),
     m.Pong: m.Pong(1),
     m.Goodbye: m.Goodbye(DONE),
+    m.Rendezvous: m.Rendezvous((bytes(32),)),
+    m.Introduction: m.Introduction(bytes(32), bytes(32), bytes(8), bytes(4), 1),
+    m.Reach: m.Reach(bytes(32), bytes(8)),
+    m.Summons: m.Summons(bytes(16), bytes(32), bytes(8)),
+    m.Answer: m.Answer(bytes(16)),
+    m.Spliced: m.Spliced(),
 }
 SHARE_MESSAGES: dict[type[m.Message], m.Message] = {
     m.Leave: m.Leave(1, DONE),

@@ -267,6 +267,12 @@ SCHEMA: dict[str, tuple[int, tuple[str, ...]]] = {
     "Ping": (16, ("nonce",)),
     "Pong": (17, ("nonce",)),
     "Goodbye": (18, ("reason", "detail")),
+    "Rendezvous": (19, ("tags*",)),
+    "Introduction": (20, ("tag", "node_id", "instance", "ip", "port")),
+    "Reach": (21, ("node_id", "instance")),
+    "Summons": (22, ("token", "node_id", "instance", "ip", "port")),
+    "Answer": (23, ("token",)),
+    "Spliced": (24, ()),
     "PeerAddress": (0, ("ip", "port", "node_id")),
 }
 TEXTS = {"agent", "name", "detail", "features"}
@@ -281,6 +287,8 @@ def body_of(kind: str, values: Any) -> bytes:
             items = [body_of("PeerAddress", peer) for peer in value]
         elif name == "features":
             items = [text.encode() for text in value]
+        elif name == "tags":
+            items = [unhex(tag) for tag in value]
         elif slot.endswith("*"):
             items = [b"".join(map(varint, value))] if value else []
         elif isinstance(value, str):

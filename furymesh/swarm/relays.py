@@ -1,0 +1,281 @@
+"""The use of a relay: being found through it, and reaching others through it.
+
+A `RelayClient` keeps a rendezvous link to one relay, dialled from the port where this
+process accepts links, so that a NAT keeps a mapping of that port open. Others that it
+is introduced to come into the address book; such a candidate is reached by dialling
+it directly, as it does at the same time, and through the relay beside that. A direct
+link that comes later takes the relayed one's place: see `admission`.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from furymesh.core.errors import FuryMeshError, LinkClosedError, UnavailableError
+from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
+from furymesh.core.link import Address
+from furymesh.discovery.book import Source
+from furymesh.net.addresses import may_mean, unpacked_ip
+from furymesh.net.handler import Shareless
+from furymesh.net.outgoing import connect
+from furymesh.net.relay import RELAY, RENDEZVOUS
+from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.admission import Process
+from furymesh.swarm.swarm import Swarm
+from furymesh.wire import codec
+from furymesh.wire import messages as m
+
+LOOK_SECONDS = 1.0  # between two looks whether the shares here are still those that it knows
+REFRESH_SECONDS = 60.0  # before it is asked again who else is there
+FIRST_BACKOFF = 1.0  # seconds before a relay that failed is dialled again, doubled each time
+MAX_BACKOFF = 60.0
+REACH_SECONDS = 15.0  # for the relay to fetch the other end; it gives up after 10
+MEET_SECONDS = 5.0  # of dialling while the other end does
+TRY_SECONDS = 1.0  # for one such try, after which a lost SYN is sent anew
+PAUSE_SECONDS = 0.2  # before the next, where one was refused at once
+# A direct link saves the move from the relayed one if it comes within this.
+HEAD_START = 0.5
+MAX_SUMMONED = 32  # links through one relay that are being made or live, from strangers too
+MAX_MEETINGS = 16  # processes dialled at once at a relay's word
+
+
+@dataclass(slots=True, eq=False)
+class _Meeting:
+    """Tries to get a direct link to one process."""
+
+    link: SecureLink | None = None
+    awaited: int = 0  # by so many who take the link themselves
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class RelayClient(Shareless):
+    """This process at one relay. `run` it; it is the handler of its rendezvous link."""
+
+    def __init__(self, swarm: Swarm, address: Address) -> None:
+        self.address = address
+        self.link: SecureLink | None = None  # the rendezvous link while there is one
+        self._swarm = swarm
+        self._endpoint = swarm.endpoint
+        self._port = 0  # from which that link was dialled
+        self._tags: dict[DiscoveryTag, FileId] = {}
+        self._summoned = 0
+        self._meetings: dict[Process, _Meeting] = {}
+        self._tasks: trio.Nursery
+
+    @property
+    def public_address(self) -> tuple[str, int] | None:
+        """Where this process seems to be from outside; None while that is not known."""
+        hello = self.link.hello if self.link else None
+        if hello is None or not hello.observed_ip:
+            return None
+        return unpacked_ip(hello.observed_ip), hello.observed_port
+
+    async def run(self) -> None:
+        """Keep a link to the relay, until cancelled."""
+        backoff, last_word = FIRST_BACKOFF, ""
+        async with trio.open_nursery() as self._tasks:
+            while True:
+                try:
+                    link = await self._dial()
+                except FuryMeshError as error:
+                    word = f"relay {self.address}: {error}"
+                    if word != last_word:
+                        last_word = word
+                        self._swarm.report(word)
+                else:
+                    backoff, last_word = FIRST_BACKOFF, ""
+                    await self._keep(link)
+                await trio.sleep(backoff * self._swarm.rng.uniform(0.6, 1.0))
+                backoff = min(2 * backoff, MAX_BACKOFF)
+
+    async def _dial(self) -> SecureLink:
+        dial = partial(self._endpoint.dial, self.address, features=(RENDEZVOUS,))
+        try:
+            link = await dial(local_port=self._endpoint.listen_port)
+        except UnavailableError:
+            # The remains of the last link may still hold the port.
+            link = await dial(local_port=0)
+        if link.hello is None or link.socket is None or RELAY not in link.hello.features:
+            link.close()
+            raise UnavailableError("it is no relay: choose another, or set node.relay there")
+        self._port = link.socket.getsockname()[1]
+        return link
+
+    async def _keep(self, link: SecureLink) -> None:
+        self.link = link
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_telling, link)
+                await link.run(self)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.link = None
+
+    async def _keep_telling(self, link: SecureLink) -> None:
+        told: frozenset[DiscoveryTag] | None = None
+        told_at = 0.0
+        while True:
+            shares = [share for share in self._swarm.shares.values() if not share.private]
+            self._tags = {discovery_tag(share.file_id): share.file_id for share in shares}
+            tags = frozenset(self._tags)
+            if tags != told or trio.current_time() - told_at > REFRESH_SECONDS:
+                told, told_at = tags, trio.current_time()
+                link.send(m.Rendezvous(tuple(tags)[: codec.MAX_TAGS]))
+            await trio.sleep(LOOK_SECONDS)
+
+    # --- what the relay says ------------------------------------------------------------
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        match message:
+            case m.Ping():
+                link.pong(message.nonce)
+            case m.Introduction():
+                self._introduced(link, message)
+            case m.Summons() if self._summoned < MAX_SUMMONED:
+                self._summoned += 1
+                self._tasks.start_soon(self._answer, link, message)
+
+    def _introduced(self, link: SecureLink, message: m.Introduction) -> None:
+        file_id = self._tags.get(DiscoveryTag(message.tag))
+        share = self._swarm.shares.get(file_id) if file_id is not None else None
+        process = (NodeId(message.node_id), message.instance)
+        host = unpacked_ip(message.ip)
+        if share is None or share.fetcher is None or share.private:
+            return
+        if process == self._me or not may_mean(host, link.remote[0]):
+            return
+        self._swarm.book.add(
+            share.file_id,
+            Address(host, message.port, process[0]),
+            Source.RELAY,
+            teller=link.node_id,
+            process=process,
+            via=partial(self.reach, process, (host, message.port)),
+        )
+
+    @property
+    def _me(self) -> Process:
+        return self._endpoint.identity.node_id, self._endpoint.instance
+
+    # --- links through the relay ----------------------------------------------------------
+
+    async def reach(self, process: Process, place: tuple[str, int]) -> SecureLink:
+        """A link to a process that the relay knows: direct if that comes soon, else relayed.
+
+        `place` is where the relay sees it. Raises FuryMeshError.
+        """
+        meeting = self._meet(process, place)
+        meeting.awaited += 1
+        relayed: SecureLink | None = None
+        failure: FuryMeshError | None = None
+        try:
+            try:
+                relayed = await self._through(process)
+            except FuryMeshError as error:
+                failure = error
+            with trio.move_on_after(MEET_SECONDS if relayed is None else HEAD_START):
+                await meeting.over.wait()
+        except BaseException:
+            for link in filter(None, (relayed, meeting.link)):
+                link.close()
+            raise
+        finally:
+            meeting.awaited -= 1
+        direct, meeting.link = meeting.link, None
+        if direct is None:
+            if relayed is None:
+                raise failure or UnavailableError("it is not at the relay")
+            return relayed
+        if relayed is not None:
+            relayed.close()
+        return direct
+
+    async def _through(self, process: Process) -> SecureLink:
+        """A link through the relay."""
+        outer = await self._splice(m.Reach(*process))
+        assert outer.socket is not None
+        return await self._endpoint.establish(
+            outer.socket, outer.remote, initiator=True, expected=process[0], relayed=True
+        )
+
+    async def _answer(self, link: SecureLink, summons: m.Summons) -> None:
+        """Somebody wants a link to this process: run one, through the relay and directly."""
+        try:
+            host = unpacked_ip(summons.ip) if summons.ip else ""
+            if may_mean(host, link.remote[0]):
+                process = (NodeId(summons.node_id), summons.instance)
+                self._meet(process, (host, summons.port))
+            with suppress(FuryMeshError):
+                outer = await self._splice(m.Answer(summons.token))
+                assert outer.socket is not None
+                inner = await self._endpoint.establish(
+                    outer.socket, outer.remote, initiator=False, relayed=True
+                )
+                await self._swarm.run_link(inner)
+        finally:
+            self._summoned -= 1
+
+    async def _splice(self, word: m.Reach | m.Answer) -> SecureLink:
+        """A connection to the relay whose bytes from now on are those of another end."""
+        outer = await self._endpoint.dial(self.address, features=(RELAY,))
+        try:
+            with trio.fail_after(REACH_SECONDS):
+                await outer.say(word)
+                said = await outer.hear()
+            if isinstance(said, m.Goodbye):
+                raise UnavailableError(f"the relay says: {said.reason.words}")
+            if not isinstance(said, m.Spliced):
+                raise LinkClosedError("the relay said what it should not")
+        except trio.TooSlowError:
+            outer.close()
+            raise UnavailableError("the relay does not answer") from None
+        except BaseException:
+            outer.close()
+            raise
+        return outer
+
+    # --- direct links -----------------------------------------------------------------------
+
+    def _meet(self, process: Process, place: tuple[str, int]) -> _Meeting:
+        """Dial a process that dials this one at the same time, unless that is under way."""
+        meeting = self._meetings.get(process)
+        if meeting is None:
+            meeting = _Meeting()
+            if len(self._meetings) < MAX_MEETINGS:
+                self._meetings[process] = meeting
+                self._tasks.start_soon(self._try_to_meet, meeting, process, place)
+            else:
+                meeting.over.set()
+        return meeting
+
+    async def _try_to_meet(
+        self, meeting: _Meeting, process: Process, place: tuple[str, int]
+    ) -> None:
+        try:
+            link = await self._met(process, place)
+        finally:
+            del self._meetings[process]
+            meeting.over.set()
+        if link is not None and meeting.awaited:
+            meeting.link = link
+        elif link is not None:
+            await self._swarm.run_link(link)
+
+    async def _met(self, process: Process, place: tuple[str, int]) -> SecureLink | None:
+        """A direct link to a process, None if there is no way."""
+        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        deadline = trio.current_time() + MEET_SECONDS
+        while trio.current_time() < deadline:
+            try:
+                sock = await connect(family, place, local_port=self._port, seconds=TRY_SECONDS)
+            except UnavailableError:
+                await trio.sleep(PAUSE_SECONDS)
+                continue
+            with suppress(FuryMeshError):
+                return await self._endpoint.meet(sock, place, process)
+        return None

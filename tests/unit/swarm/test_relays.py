@@ -1,0 +1,227 @@
+"""Downloads whose ends know each other through a relay only: real sockets, one process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+
+from furymesh.core.errors import UnavailableError
+from furymesh.core.link import Address
+from furymesh.discovery.book import Source
+from furymesh.net.connect import Endpoint, listen
+from furymesh.net.identity import load_or_create
+from furymesh.net.outgoing import connect
+from furymesh.net.relay import Relay
+from furymesh.net.secure_link import SecureLink
+from furymesh.swarm import exchange, relays
+from furymesh.swarm.peers import CONNECTED, known_peers
+from furymesh.swarm.relays import RelayClient
+from furymesh.wire import messages as m
+from tests.unit.swarm.lab import Peer, blob, lab, manifest_of, only_link
+from tests.waiting import until
+
+
+@dataclass
+class Bridge:
+    """Two peers and a relay that both use."""
+
+    seed: Peer
+    leecher: Peer
+    relay: Relay
+    address: Address
+    clients: list[RelayClient]
+
+    async def known(self, data: bytes) -> None:
+        """Wait until the leecher was introduced to the seed."""
+        file_id = manifest_of(data).file_id
+        await until(lambda: self.leecher.swarm.book.candidates(file_id))
+
+
+@asynccontextmanager
+async def bridge(place: Path) -> AsyncIterator[Bridge]:
+    (place / "relay").mkdir()
+    endpoint = Endpoint(load_or_create(place / "relay"))
+    listeners = listen(Address("127.0.0.1", 0))
+    address = Address("127.0.0.1", listeners[0].getsockname()[1], endpoint.identity.node_id)
+
+    async def refuse(link: SecureLink) -> None:
+        raise AssertionError("the relay was taken for a peer")
+
+    relay = Relay(endpoint, Random(3), refuse)
+    try:
+        async with lab(place, "seed", "leecher") as (seed, leecher):
+            seed.links.start_soon(endpoint.serve, listeners, relay.run_link)
+            clients = [RelayClient(peer.swarm, address) for peer in (seed, leecher)]
+            for client in clients:
+                seed.links.start_soon(client.run)
+            await until(lambda: relay.hosted == 2 and all(client.link for client in clients))
+            yield Bridge(seed, leecher, relay, address, clients)
+    finally:
+        for sock in listeners:
+            sock.close()
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two cannot dial each other."""
+    monkeypatch.setattr(relays, "MEET_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("apart")
+async def test_a_download_runs_through_a_relay(tmp_path: Path) -> None:
+    data = blob(40)
+    async with bridge(tmp_path) as there:
+        there.seed.serve(data)
+        download = there.leecher.download(data)
+        result = await download.run(there.leecher.links)
+        assert result.path.read_bytes() == data
+        assert only_link(there.leecher.swarm).relayed
+        assert only_link(there.seed.swarm).relayed
+        assert there.relay.sessions == 1
+        (peer,) = known_peers(there.leecher.swarm)
+        assert (peer.found, peer.relayed, peer.state) == ("relay", True, CONNECTED)
+        # Where its bytes came from is the relay, which is nobody's address.
+        assert not download._tally.helpers
+        newcomer = there.clients[0].link
+        assert newcomer is not None
+        assert exchange._public_address(only_link(there.leecher.swarm), newcomer) is None
+
+
+async def test_a_direct_link_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "HEAD_START", 5.0)  # the machine may be busy
+    data = blob(40)
+    async with bridge(tmp_path) as there:
+        there.seed.serve(data)
+        result = await there.leecher.download(data).run(there.leecher.links)
+        assert result.path.read_bytes() == data
+        assert not only_link(there.leecher.swarm).relayed
+        assert not only_link(there.seed.swarm).relayed
+        await until(lambda: there.relay.sessions == 0)
+
+
+@pytest.mark.usefixtures("apart")
+async def test_a_direct_link_takes_the_place_of_a_relayed_one_and_not_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    data = blob(3)
+    async with bridge(tmp_path) as there:
+        seed, leecher = there.seed, there.leecher
+        share = seed.serve(data)
+        await leecher.download(data).run(leecher.links)
+        relayed = only_link(leecher.swarm)
+        assert relayed.relayed
+        direct = await leecher.dial(seed)
+        await until(lambda: only_link(leecher.swarm) is direct)
+        await until(lambda: not only_link(seed.swarm).relayed)
+        assert relayed.farewell is m.Reason.DUPLICATE
+        process = (seed.swarm.endpoint.identity.node_id, seed.swarm.endpoint.instance)
+        again = await there.clients[1].reach(process, ("127.0.0.1", 9))
+        assert again.relayed
+        await leecher.swarm.run_link(again)
+        assert only_link(leecher.swarm) is direct
+        assert share.file_id in seed.swarm.shares
+
+
+@pytest.mark.usefixtures("apart")
+async def test_private_shares_are_not_named(tmp_path: Path) -> None:
+    private, public = blob(3, seed=1), blob(3, seed=2)
+    async with bridge(tmp_path) as there:
+        there.seed.serve(private).private = True
+        there.seed.serve(public)
+        downloads = [there.leecher.download(data) for data in (private, public)]
+        for download in downloads:
+            there.leecher.swarm.add(download.share)
+            download.share.fetcher = download  # type: ignore[assignment]
+        await there.known(public)
+        (candidate,) = there.leecher.swarm.book.candidates(manifest_of(public).file_id)
+        assert (candidate.source, candidate.relayed) == (Source.RELAY, True)
+        assert not there.leecher.swarm.book.candidates(manifest_of(private).file_id)
+        for download in downloads:
+            there.leecher.swarm.remove(download.share.file_id)
+
+
+async def test_the_public_address_is_learnt(tmp_path: Path) -> None:
+    async with bridge(tmp_path) as there:
+        for client, peer in zip(there.clients, (there.seed, there.leecher), strict=True):
+            assert client.public_address is not None
+            assert client.public_address[0] == "127.0.0.1"
+            assert peer.swarm.endpoint.listen_port
+
+
+async def test_a_relay_that_is_gone_is_dialled_again(tmp_path: Path) -> None:
+    async with bridge(tmp_path) as there:
+        link = there.clients[0].link
+        assert link is not None
+        link.close()
+        await until(lambda: there.clients[0].link not in (None, link))
+        await until(lambda: there.relay.hosted == 2)
+
+
+@pytest.mark.usefixtures("apart")
+async def test_who_is_not_at_the_relay_is_not_reached(tmp_path: Path) -> None:
+    async with bridge(tmp_path) as there:
+        nobody = (there.seed.swarm.endpoint.identity.node_id, bytes(8))
+        with pytest.raises(UnavailableError, match="not found"):
+            await there.clients[1].reach(nobody, ("127.0.0.1", 9))
+
+
+async def test_a_node_that_is_no_relay_is_said_to_be_none(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two") as (one, two):
+        said: list[str] = []
+        two.swarm.report = said.append
+        node_id = one.swarm.endpoint.identity.node_id
+        client = RelayClient(two.swarm, replace(one.address, node_id=node_id))
+        two.links.start_soon(client.run)
+        await until(lambda: said)
+        assert "is no relay" in said[0]
+
+
+@pytest.mark.parametrize("late", [None, 0, 1])
+async def test_both_ends_of_a_connection_that_both_dialled_agree_who_begins(
+    tmp_path: Path, late: int | None
+) -> None:
+    async with lab(tmp_path, "one", "two") as peers:
+        ends = sorted(
+            (peer.swarm.endpoint for peer in peers),
+            key=lambda end: (end.identity.node_id, end.instance),
+        )
+        links: dict[int, SecureLink] = {}
+
+        async def meet(me: int, sock: socket.socket) -> None:
+            them = (ends[1 - me].identity.node_id, ends[1 - me].instance)
+            if late == me:
+                await trio.sleep(0.1)
+            links[me] = await ends[me].meet(sock, ("127.0.0.1", 9), them)
+
+        async with trio.open_nursery() as nursery:
+            for me, sock in enumerate(_connected()):
+                nursery.start_soon(meet, me, sock)
+        assert links[0].initiator
+        assert not links[1].initiator
+        for link in links.values():
+            link.close()
+
+
+async def test_who_dialled_begins_if_the_other_end_only_accepted(tmp_path: Path) -> None:
+    async with lab(tmp_path, "one", "two") as peers:
+        for here, there in (peers, peers[::-1]):
+            sock = await connect(socket.AF_INET, ("127.0.0.1", there.address.port))
+            other = there.swarm.endpoint
+            them = (other.identity.node_id, other.instance)
+            link = await here.swarm.endpoint.meet(sock, ("127.0.0.1", 9), them)
+            assert link.initiator
+            link.close()
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    return one, other
