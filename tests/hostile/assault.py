@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
 import trio
 
-from furymesh.core.errors import FuryMeshError
+from furymesh.core.errors import FuryMeshError, LinkClosedError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from furymesh.wire import messages as m
@@ -19,6 +19,7 @@ from tests.hostile.frames import KINDS, hostile
 
 SEED = 7
 WORKERS = 8
+ATTEMPTS = 5  # to get into a state: a stranger may have to make way for another
 SILENCE_SECONDS = 0.05  # chunk bytes are due: neither an answer nor an end will come
 
 
@@ -87,8 +88,18 @@ STATES: dict[str, Prepare] = {
 @asynccontextmanager
 async def in_state(name: str, scene: Scene) -> AsyncIterator[tuple[Wire, int]]:
     """A new link of a new node in one of STATES, and our number for the share, if any."""
-    async with wire(scene.address, hello=name != "before hello") as link:
-        yield link, await STATES[name](link, scene)
+    async with AsyncExitStack() as stack:
+        for attempt in range(ATTEMPTS):
+            try:
+                link = await stack.enter_async_context(
+                    wire(scene.address, hello=name != "before hello")
+                )
+                number = await STATES[name](link, scene)
+                break
+            except LinkClosedError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        yield link, number
 
 
 async def one_case(scene: Scene, state: str, kind: str, seed: int) -> str:
