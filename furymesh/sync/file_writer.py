@@ -34,7 +34,7 @@ class FileWriter:
     """One file below a folder, written front to back. Methods block.
 
     `error` is what went wrong last, None if nothing; `saved_as` the final name
-    once `is_complete`; `retries` how often the content was wrong.
+    once it `is_complete`; `retries` how often the content was wrong.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class FileWriter:
         self.needs_rehash = False
         self.overwrite_mode = overwrite_mode
         self.error: FuryMeshError | None = None
-        self.saved_as: Path | None = None
+        self._saved_name = ""
         self.retries = 0
         self._commit = commit
         self._handed_over = False  # whole, and waiting for the commit
@@ -89,6 +89,13 @@ class FileWriter:
     def part_file(self) -> Path:
         """Where the file lies until it is whole."""
         return self._folder.path.joinpath(*self._parents, self._part)
+
+    @property
+    def saved_as(self) -> Path | None:
+        """The final name, once it has one."""
+        if not self._saved_name:
+            return None
+        return self._folder.path.joinpath(*self._parents, self._saved_name)
 
     # --- writing --------------------------------------------------------------
 
@@ -126,7 +133,9 @@ class FileWriter:
                     self.reset_for_retry()
                     return 0
                 write_at(fd, chunk, self.written)
-                self.hasher.update(chunk)
+                # What comes in one piece and has a digest to match is hashed once, read back.
+                if self.written or len(chunk) < self.size or not self._expected_hash:
+                    self.hasher.update(chunk)
                 self.written += len(chunk)
                 self.error = None
                 if self.written < self.size:
@@ -206,26 +215,25 @@ class FileWriter:
             self._refused("finish", error)
             self._handed_over = False
             return False
-        self.saved_as = self._folder.path.joinpath(*self._parents, name)
+        self._saved_name = name
         return True
 
     def finish(self) -> None:
         """Note that the final name is durable too."""
-        assert self.saved_as is not None
         self.is_complete = True
         self._handed_over = False
         if self.lock_manager and self.lock_manager.get_state(self.filename):
             try:
                 directory = self._folder.directory(self._parents)
-                status = os.stat(self.saved_as.name, dir_fd=directory, follow_symlinks=False)
+                status = os.stat(self._saved_name, dir_fd=directory, follow_symlinks=False)
             except OSError:
                 return  # somebody took it away already
-            self.lock_manager.complete(self.filename, self.saved_as.name, self.get_hash(), status)
+            self.lock_manager.complete(self.filename, self._saved_name, self.get_hash(), status)
 
     def lose(self, error: OSError) -> None:
         """Note that the data may not be on the disk, whatever was written: it is sent again."""
         self._refused("sync", error)
-        self.saved_as = None
+        self._saved_name = ""
         self.reset_for_retry()
 
     # --- within ---------------------------------------------------------------
@@ -292,8 +300,8 @@ class FileWriter:
             os.ftruncate(fd, self.size)
         found = hashlib.sha256()
         hash_into(found, fd, 0, self.size)
-        digest = found.digest()
-        if digest != self.hasher.digest() or self._expected_hash not in ("", digest.hex()):
+        wanted, self.hasher = self._expected_hash or self.get_hash(), found
+        if found.hexdigest() != wanted:
             self._mismatch()
         elif self._commit:
             self._handed_over = True

@@ -13,7 +13,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +33,7 @@ LOG_NAME = "transfer_warnings.log"
 PART_SUFFIX = ".part"
 MAX_OPEN_DIRECTORIES = 32  # files arrive in order, so those of one directory come together
 MAX_LOG_SIZE = 1_000_000  # bytes; what a hostile sender makes us complain of stays bounded
+KEPT_PATHS = 1024  # checked paths: more than wait for one commit
 
 Parents = tuple[str, ...]
 
@@ -132,6 +133,7 @@ class Folder:
             return fault
 
 
+@lru_cache(KEPT_PATHS)
 def split_path(filename: str) -> tuple[Parents, str]:
     """The directories and the name of a file that may be received.
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from furymesh.storage.files import open_beneath, open_plain, read_at, translating
@@ -148,3 +148,17 @@ def _digest(fd: int) -> str:
     hasher = hashlib.sha256()
     hash_into(hasher, fd, 0, os.fstat(fd).st_size)
     return hasher.hexdigest()
+
+
+def drop_parts(folder: Folder, filenames: Iterable[str]) -> None:
+    """Remove the parts of many files, looking once at each directory; raises OSError."""
+    present: dict[Parents, set[str]] = {}
+    for filename in filenames:
+        parents, name = split_path(filename)
+        if parents not in present:
+            try:
+                present[parents] = set(os.listdir(folder.directory(parents)))
+            except (FileNotFoundError, NotADirectoryError):
+                present[parents] = set()
+        if part_name(name) in present[parents]:
+            drop_part(folder, filename)

@@ -27,7 +27,7 @@ from furymesh.storage.lock import lock_open_file
 from furymesh.storage.resume_reader import current_boot_id
 from furymesh.sync.folder import LOCK_NAME, Folder
 from furymesh.sync.found import (
-    drop_part,
+    drop_parts,
     file_digest,
     find_finished,
     finished_state,
@@ -37,6 +37,7 @@ from furymesh.sync.found import (
 )
 from furymesh.sync.lock_format import (
     MAX_LOCK_SIZE,
+    MAX_TEXT,
     VERSION,
     FileState,
     IncomingFile,
@@ -46,6 +47,8 @@ from furymesh.sync.lock_format import (
     encode,
     encode_file,
     incoming_states,
+    is_hash,
+    is_size,
 )
 from furymesh.sync.plan import ResumePlan, known_content
 
@@ -108,11 +111,17 @@ class TransferLockManager:
         EnvironmentFault.
         """
         states = incoming_states(file_list)
+        if not is_size(total_size):
+            raise UsageError(f"{total_size} bytes cannot be transferred")
         self._hold()
-        for name in states:
-            self._drop_part(name)
+        self._drop_parts(states)
         session = Session(
-            str(uuid.uuid4()), self._clock(), sender_ip[:64], total_size, self._boot_id, states
+            str(uuid.uuid4()),
+            self._clock(),
+            shown(sender_ip)[:MAX_TEXT],
+            total_size,
+            self._boot_id,
+            states,
         )
         self._begin(session)
         return session.session_id
@@ -189,8 +198,7 @@ class TransferLockManager:
                 plan["fresh_files"].append(name)
         if self._session and (plan["completed_files"] or plan["resume_files"]):
             plan["action"] = "resume"
-            for name in plan["fresh_files"]:
-                self._drop_part(name)
+            self._drop_parts(plan["fresh_files"])
             # What was not synced before a reboot must not count as if written in this one.
             for name, here in plan["resume_files"]:
                 truncate_part(self.folder, name, here)
@@ -245,6 +253,8 @@ class TransferLockManager:
         if not 0 <= transferred_bytes <= state.size:
             raise UsageError(f"{transferred_bytes} bytes of {state.size} cannot be transferred")
         digest = partial_hash or ""
+        if not is_hash(digest):
+            raise UsageError(f'"{shown(digest)}" is no SHA-256 in hexadecimal digits')
         self._put(
             filename,
             state._replace(
@@ -328,6 +338,6 @@ class TransferLockManager:
         same_boot = self._boot_id and self._session.boot_id == self._boot_id
         return here if same_boot else state.transferred_bytes
 
-    def _drop_part(self, name: str) -> None:
-        with translating(self.working_dir / name, "begin"):
-            drop_part(self.folder, name)
+    def _drop_parts(self, names: Iterable[str]) -> None:
+        with translating(self.working_dir, "remove old parts from"):
+            drop_parts(self.folder, names)

@@ -146,6 +146,26 @@ def test_updates_that_cannot_be_are_refused(
         lock.update_file_status(name, status, size)
 
 
+def test_hashes_and_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with begun(tmp_path, "a") as lock:
+        for digest in ('", "x": "', "0" * 63, "A" * 64):
+            with pytest.raises(UsageError):
+                lock.update_file_status("a", "in_progress", 1, digest)
+        with pytest.raises(UsageError):
+            lock.create_lock_file("", listed("a"), -1)
+
+
+def test_any_address_and_time_can_be_read_again(tmp_path: Path) -> None:
+    file = listed('quote " é')[0] | {"last_modified": '"\\ é'}
+    with opened(tmp_path) as lock:
+        lock.create_lock_file("\x1b[2J" * 99, [file], 1000)  # type: ignore[list-item]
+    with opened(tmp_path) as lock:
+        assert lock.load_existing_lock()
+        state = lock.get_state('quote " é')
+        assert state is not None
+        assert state.last_modified == '"\\ é'
+
+
 @pytest.mark.parametrize(
     "names", [("../a",), ("a", "a/b"), ("a", "A"), ("a", "a.part"), (LOCK_NAME,), ("a", "a")]
 )
