@@ -162,7 +162,8 @@ def encode(session: Session, files: Iterable[str]) -> bytes:
 
 def format_time(seconds: float) -> str:
     """Seconds since 1970 as the lock writes them: "2024-01-01T12:00:00Z"."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
+    # strftime would write the year 1 as "1".
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat('T', 'seconds')}Z"
 
 
 # --- reading ------------------------------------------------------------------

@@ -8,6 +8,7 @@ from tests.fuzz import (
     targets_handshake,
     targets_keys,
     targets_node,
+    targets_sync,
     targets_texts,
     targets_wire,
 )
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
         targets_disk,
         targets_keys,
         targets_node,
+        targets_sync,
     )
     for target in module.TARGETS
 }
