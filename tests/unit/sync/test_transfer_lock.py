@@ -158,7 +158,7 @@ def test_hashes_and_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
 def test_any_address_and_time_can_be_read_again(tmp_path: Path) -> None:
     file = listed('quote " é')[0] | {"last_modified": '"\\ é'}
     with opened(tmp_path) as lock:
-        lock.create_lock_file("\x1b[2J" * 99, [file], 1000)  # type: ignore[list-item]
+        lock.create_lock_file("\x1b[2J" * 99, [file], 1000)
     with opened(tmp_path) as lock:
         assert lock.load_existing_lock()
         state = lock.get_state('quote " é')
