@@ -33,4 +33,6 @@ def known_content(known: FileState | None, incoming: FileState) -> FileState | N
     if known.original_hash and incoming.original_hash:
         return known if known.original_hash == incoming.original_hash else None
     same = known.last_modified and known.last_modified == incoming.last_modified
-    return known if same else None
+    # Whichever of them has a digest, it is what the content must have from now on.
+    digest = known.original_hash or incoming.original_hash
+    return known._replace(original_hash=digest) if same else None

@@ -320,6 +320,19 @@ def test_without_digests_size_and_time_tell_that_a_file_is_the_same(tmp_path: Pa
         assert (plan["completed_files"], plan["fresh_files"]) == (["a"], ["b"])
 
 
+def test_a_digest_that_is_announced_later_is_the_one_to_match(tmp_path: Path) -> None:
+    unknown: IncomingFile = {"filename": "a", "size": len(DATA), "last_modified": "then"}
+    with opened(tmp_path) as lock:
+        lock.create_lock_file("", [unknown], 1000)
+        write(lock, "a", 500)
+        plan = lock.get_resume_plan([unknown | {"original_hash": DIGEST}])
+        assert plan["resume_files"] == [("a", 500)]
+        writer = FileWriter("a", len(DATA), 0, lock)
+        writer.open_for_writing(500)
+        writer.write_chunk(bytes(500))
+        assert writer.retries == 1
+
+
 def test_a_finished_file_that_was_changed_or_removed_is_sent_afresh(tmp_path: Path) -> None:
     with begun(tmp_path, "same", "changed", "gone") as lock:
         for name in ("same", "changed", "gone"):
