@@ -199,9 +199,15 @@ def _replace(part: Path, final: Path, single: bool) -> Path:
 
 
 def _candidates(final: Path) -> Iterator[Path]:
-    yield final
+    return map(final.with_name, numbered_names(final.name))
+
+
+def numbered_names(name: str) -> Iterator[str]:
+    """The names to try for a file: ``a.txt``, then ``a_1.txt``, ``a_2.txt`` and so on."""
+    yield name
+    stem, extension = os.path.splitext(name)
     # What is longer is no type of file, and would leave no room for the number.
-    typed = len(os.fsencode(final.suffix)) <= MAX_EXTENSION_BYTES
-    stem, extension = (final.stem, final.suffix) if typed else (final.name, "")
+    if len(os.fsencode(extension)) > MAX_EXTENSION_BYTES:
+        stem, extension = name, ""
     for number in range(1, MAX_SUFFIX + 1):
-        yield final.with_name(fitting_name(stem, f"_{number}{extension}"))
+        yield fitting_name(stem, f"_{number}{extension}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,8 @@ _RENAME_EXCHANGE = 2
 # What renameat2 says where the kernel or the file system lacks the flag.
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
 
+_Name = str | Path
+
 
 def rename_no_replace(source: Path, target: Path) -> None:
     """Rename, or raise FileExistsError if `target` exists; never replaces it.
@@ -27,22 +30,28 @@ def rename_no_replace(source: Path, target: Path) -> None:
     """
     try:
         with translating(target, "rename to"):
-            if _renameat2(source, target, _RENAME_NOREPLACE):
-                return
-            if source.is_dir() and not source.is_symlink():
-                target.mkdir()
-                try:
-                    os.rename(source, target)
-                except OSError:
-                    target.rmdir()
-                    raise
-            else:
-                os.link(source, target, follow_symlinks=False)
-                os.unlink(source)
+            rename_no_replace_in(None, source, target)
     except EnvironmentFault as fault:
         if isinstance(fault.__cause__, FileExistsError):
             raise fault.__cause__ from None
         raise
+
+
+def rename_no_replace_in(directory: int | None, source: _Name, target: _Name) -> None:
+    """`rename_no_replace` of two names in an open directory; raises OSError."""
+    if _renameat2(directory, source, target, _RENAME_NOREPLACE):
+        return
+    if stat.S_ISDIR(os.stat(source, dir_fd=directory, follow_symlinks=False).st_mode):
+        os.mkdir(target, dir_fd=directory)
+        try:
+            os.rename(source, target, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            os.rmdir(target, dir_fd=directory)
+            raise
+    else:
+        at = {"src_dir_fd": directory, "dst_dir_fd": directory}
+        os.link(source, target, **at, follow_symlinks=False)
+        os.unlink(source, dir_fd=directory)
 
 
 def rename_exchange(one: Path, other: Path) -> None:
@@ -52,25 +61,32 @@ def rename_exchange(one: Path, other: Path) -> None:
     every step can be undone by hand and nothing is lost.
     """
     with translating(other, "exchange"):
-        if _renameat2(one, other, _RENAME_EXCHANGE):
-            return
-        aside = other.with_name(f".{other.name}.{os.urandom(4).hex()}.old")
-        os.rename(other, aside)
-        try:
-            os.rename(one, other)
-        except OSError:
-            os.rename(aside, other)
-            raise
-        os.rename(aside, one)
+        rename_exchange_in(None, one, other)
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> bool:
+def rename_exchange_in(directory: int | None, one: _Name, other: _Name) -> None:
+    """`rename_exchange` of two names in an open directory; raises OSError."""
+    if _renameat2(directory, one, other, _RENAME_EXCHANGE):
+        return
+    at = {"src_dir_fd": directory, "dst_dir_fd": directory}
+    above, name = os.path.split(other)
+    aside = os.path.join(above, f".{name}.{os.urandom(4).hex()}.old")
+    os.rename(other, aside, **at)
+    try:
+        os.rename(one, other, **at)
+    except OSError:
+        os.rename(aside, other, **at)
+        raise
+    os.rename(aside, one, **at)
+
+
+def _renameat2(directory: int | None, source: _Name, target: _Name, flags: int) -> bool:
     """Try renameat2(2); False where it is not offered, OSError where it fails."""
     function = _libc_renameat2()
     if function is None:
         return False
-    arguments = (_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
-    if function(*arguments) == 0:
+    at = _AT_FDCWD if directory is None else directory
+    if function(at, os.fsencode(source), at, os.fsencode(target), flags) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:

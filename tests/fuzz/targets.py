@@ -9,6 +9,7 @@ from tests.fuzz import (
     targets_keys,
     targets_lan,
     targets_node,
+    targets_sync,
     targets_texts,
     targets_tracker,
     targets_wire,
@@ -26,6 +27,7 @@ TARGETS: dict[str, Target] = {
         targets_keys,
         targets_lan,
         targets_node,
+        targets_sync,
         targets_tracker,
     )
     for target in module.TARGETS

@@ -23,6 +23,7 @@ SHORT_COUNT = 2_000
 SHORT_COUNTS = {
     "config": 100,
     **dict.fromkeys(("http", "link_reader", "catalog", "stored_manifest", "paths"), 300),
+    "transfer_lock": 300,
     **dict.fromkeys(("handshake", "handshake_payload", "lock", "orders", "journal", "psk"), 600),
 }
 SHORT_SEED = 20

@@ -9,7 +9,12 @@ import pytest
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.storage import renames
-from furymesh.storage.renames import rename_exchange, rename_no_replace
+from furymesh.storage.renames import (
+    rename_exchange,
+    rename_exchange_in,
+    rename_no_replace,
+    rename_no_replace_in,
+)
 
 
 @pytest.fixture(params=["kernel", "fallback"])
@@ -45,7 +50,7 @@ def test_a_failed_fallback_leaves_no_claimed_name(
 ) -> None:
     monkeypatch.setattr(renames, "_renameat2", lambda *_: False)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "rename", fail)
@@ -91,3 +96,23 @@ def test_rename_exchange(tmp_path: Path) -> None:
         rename_exchange(tmp_path / "none", other)
     assert other.is_dir()
     assert sorted(os.listdir(tmp_path)) == ["one", "other"]
+
+
+@pytest.mark.usefixtures("renaming")
+def test_names_in_an_open_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "inside"
+    (inside / "folder").mkdir(parents=True)
+    (inside / "one").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    directory = os.open(inside, os.O_RDONLY)
+    try:
+        rename_no_replace_in(directory, "one", "two")
+        rename_no_replace_in(directory, "folder", "other")
+        with pytest.raises(FileExistsError):
+            rename_no_replace_in(directory, "two", "other")
+        rename_exchange_in(directory, "two", "other")
+    finally:
+        os.close(directory)
+    assert sorted(os.listdir(inside)) == ["other", "two"]
+    assert (inside / "other").read_bytes() == b"1"
+    assert os.listdir(tmp_path) == ["inside"]
