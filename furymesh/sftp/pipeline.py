@@ -1,0 +1,86 @@
+"""What is in flight: several requests at once, answered in order, bounded in bytes.
+
+Answers are taken in the order in which the requests were made. So what has been
+written is always a prefix, on either side, and a broken transfer goes on at the
+size that it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import asyncssh
+
+from furymesh.core.errors import ProtocolError, SourceChangedError
+
+# The largest request that OpenSSH takes is 256 KiB less 1 KiB; fewer are dearer,
+# and where a server says less than this, less it is.
+REQUEST_BYTES = 255 * 1024
+# In flight: a gigabit at 30 ms. OpenSSH's own channel window is 2 MiB.
+WINDOW_BYTES = 4 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class Window(Generic[T]):
+    """Requests under way, first in, first out; leaving it cancels what is left."""
+
+    def __init__(self, request_bytes: int) -> None:
+        self._depth = max(1, WINDOW_BYTES // request_bytes)
+        self._tasks: deque[asyncio.Task[T]] = deque()
+
+    @property
+    def full(self) -> bool:
+        return len(self._tasks) >= self._depth
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def add(self, request: Coroutine[Any, Any, T]) -> None:
+        self._tasks.append(asyncio.ensure_future(request))
+
+    async def first(self) -> T:
+        """The answer to the oldest request."""
+        answer = await self._tasks[0]
+        self._tasks.popleft()
+        return answer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def read_whole(file: asyncssh.SFTPClientFile, offset: int, length: int) -> bytes:
+    """All of the bytes asked for; raises SourceChangedError where the file ends before."""
+    data: bytes = await file.read(length, offset)
+    while len(data) < length:  # a server may answer with less than was asked
+        more: bytes = await file.read(length - len(data), offset + len(data))
+        if not more:
+            raise SourceChangedError("a file on the server became shorter meanwhile; try again")
+        data += more
+    if len(data) > length:
+        raise ProtocolError("the server sent more than was asked for; try another server")
+    return data
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """What blocks, in a thread; who is cancelled waits for it, since files are closed next."""
+    job = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        raise

@@ -1,0 +1,109 @@
+"""How much of a partial file can be kept: what has been compared with the source.
+
+A partial file may be of an older source, or of another one; going on with it
+would make a mixture. So its end is compared, the whole of it where the source
+is younger, and what differs is cut off before anything is added.
+
+While a file is written it has the time of the source that it is of, as it was
+when the transfer began. So a source that changed during an earlier attempt is
+younger too, whatever the clocks of the two machines say.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import asyncssh
+
+from furymesh.sftp.how import Verify
+from furymesh.sftp.pipeline import WINDOW_BYTES, Window, in_thread, read_whole
+
+# More than was in flight: what a dying server did out of order lies in it.
+TAIL_BYTES = WINDOW_BYTES
+
+ReadLocal = Callable[[int, int], bytes]  # offset, length
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of a file on either side; `modified` is in seconds."""
+
+    mode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, facts: os.stat_result) -> Status:
+        return cls(facts.st_mode, facts.st_size, int(facts.st_mtime))
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+async def sound_prefix(
+    file: asyncssh.SFTPClientFile,
+    read_local: ReadLocal,
+    request_bytes: int,
+    source: Status,
+    partial: Status,
+    verify: Verify,
+) -> int:
+    """How many bytes of the partial file can be kept, as far as `verify` looks.
+
+    `file` is the remote one of the two. Where the tail differs all is compared,
+    and the bytes up to the first difference are kept.
+    """
+    length = min(partial.size, source.size)
+    if verify == "size":
+        return length
+    younger = source.modified > partial.modified
+    tail = max(0, length - TAIL_BYTES)
+    sound = 0
+    for start in (tail, 0) if tail and verify == "tail" and not younger else (0,):
+        sound = await _first_difference(file, read_local, request_bytes, start, length)
+        if sound == length:
+            break
+    return sound
+
+
+async def _first_difference(
+    file: asyncssh.SFTPClientFile,
+    read_local: ReadLocal,
+    request_bytes: int,
+    start: int,
+    end: int,
+) -> int:
+    """The first offset from `start` at which the two differ; `end` if none does."""
+    asked = start
+    async with Window[bytes](request_bytes) as window:
+        while start < end:
+            while asked < end and not window.full:
+                length = min(request_bytes, end - asked)
+                window.add(read_whole(file, asked, length))
+                asked += length
+            theirs = await window.first()
+            ours = await in_thread(read_local, start, len(theirs))
+            if ours != theirs:
+                return start + _common(ours, theirs)
+            start += len(theirs)
+    return end
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """The length of the prefix that both have."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
