@@ -96,6 +96,25 @@ def busy_now() -> float:
     return (later - busy) / max(after - total, 0.01)
 
 
+def tell(
+    chosen: argparse.Namespace,
+    facts: dict[str, object],
+    outcomes: list[Outcome],
+    errors: list[str],
+) -> None:
+    """Print the table, and write it where it was asked for."""
+    print(table(outcomes))
+    for outcome in outcomes:
+        for note in outcome.notes:
+            print(f"row {outcome.row}: {note}")
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    for line in errors:
+        print(line, file=sys.stderr)
+    if chosen.json is not None:
+        report = {"facts": facts, "outcomes": [asdict(outcome) for outcome in outcomes]}
+        chosen.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
 def main(argv: list[str]) -> int:
     chosen = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
@@ -104,8 +123,8 @@ def main(argv: list[str]) -> int:
     options = Options(chosen.size, chosen.rounds, work, peers)
     outcomes: list[Outcome] = []
     errors: list[str] = []
+    facts = describe(options, busy_now())
     try:
-        facts = describe(options, busy_now())
         runs = dict.fromkeys(ROWS[row] for row in chosen.only or ROWS)  # rows 1 and 3 share one
         for run in runs:
             print(f"measuring {run.__name__} …", file=sys.stderr, flush=True)
@@ -117,16 +136,7 @@ def main(argv: list[str]) -> int:
                 shutil.rmtree(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(table(outcomes))
-    for outcome in outcomes:
-        for note in outcome.notes:
-            print(f"row {outcome.row}: {note}")
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    for line in errors:
-        print(line, file=sys.stderr)
-    if chosen.json is not None:
-        report = {"facts": facts, "outcomes": [asdict(outcome) for outcome in outcomes]}
-        chosen.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        tell(chosen, facts, outcomes, errors)  # whatever ended it early, what was measured counts
     return 1 if errors or any(outcome.score is None for outcome in outcomes) else 0
 
 
