@@ -174,6 +174,8 @@ class FileWriter:
                 os.close(fd)
         except OSError as error:
             self._refused("finish", error)
+            if isinstance(error, FileNotFoundError):
+                self.reset_for_retry()
         finally:
             self._let_go()
 
@@ -214,6 +216,8 @@ class FileWriter:
         except OSError as error:
             self._refused("finish", error)
             self._handed_over = False
+            if isinstance(error, FileNotFoundError):
+                self.reset_for_retry()
             return False
         self._saved_name = name
         return True

@@ -48,7 +48,7 @@ class Folder:
         self, path: str | os.PathLike[str] = ".", clock: Callable[[], float] = time.time
     ) -> None:
         """`clock` gives the times in the log, in seconds since 1970."""
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.realpath(path))  # whose name may be a link; none below is
         self._clock = clock
         self._root: int | None = None
         self._open: OrderedDict[Parents, int] = OrderedDict()

@@ -143,7 +143,8 @@ class TransferLockManager:
         except (ValueError, EnvironmentFault) as error:
             self.folder.warn(f"the transfer lock was not used: {error}")
             return False
-        if abs(self._clock() - session.timestamp) > STALE_SECONDS:
+        # One of the future is of a clock that was set back: what it says is checked anyway.
+        if self._clock() - session.timestamp > STALE_SECONDS:
             self.folder.warn("the transfer lock was older than 24 hours and was removed")
             with contextlib.suppress(OSError):
                 self.lock_file_path.unlink()
@@ -227,6 +228,7 @@ class TransferLockManager:
                 continue
             changed.append(name)
             self.folder.warn(f"{name} has changed since the transfer began: it is sent again")
+            self._drop_parts([name])
             self._put(name, FileState(Status.PENDING, state.size, "", 0, "", state.last_modified))
         return changed
 

@@ -364,18 +364,45 @@ def test_sources_that_changed_are_named_and_marked(tmp_path: Path) -> None:
         assert log(tmp_path / "in").count("has changed") == 3
 
 
+def test_the_part_of_a_source_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(DATA[::-1])
+    (tmp_path / "in").mkdir()
+    with begun(tmp_path / "in", "a") as lock:
+        write(lock, "a", 300)
+        assert lock.verify_source_files_unchanged({"a": str(source)}) == ["a"]
+        assert lock.get_resume_bytes("a") == 0
+        assert not (tmp_path / "in" / "a.part").exists()
+
+
+def test_the_folder_may_be_named_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    begun(tmp_path / "link", "a").close()
+    with opened(tmp_path / "link") as lock:
+        assert lock.load_existing_lock()
+    assert (tmp_path / "real" / LOCK_NAME).exists()
+
+
 # --- locks that are of no use ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("hours", [24.1, -24.1])
-def test_a_stale_lock_is_removed(tmp_path: Path, hours: float) -> None:
+def test_a_stale_lock_is_removed(tmp_path: Path) -> None:
     clock = Clock()
     begun(tmp_path, "a", clock=clock).close()
-    clock.now += hours * 3600
+    clock.now += 24.1 * 3600
     with opened(tmp_path, clock) as lock:
         assert not lock.load_existing_lock()
     assert os.listdir(tmp_path) == [LOG_NAME]
     assert "older than 24 hours" in log(tmp_path)
+
+
+def test_a_clock_that_was_set_back_costs_no_progress(tmp_path: Path) -> None:
+    clock = Clock()
+    begun(tmp_path, "a", clock=clock).close()
+    clock.now -= 10 * 365 * 24 * 3600
+    with opened(tmp_path, clock) as lock:
+        assert lock.load_existing_lock()
 
 
 def test_a_lock_lives_for_24_hours_after_its_last_update(tmp_path: Path) -> None:
