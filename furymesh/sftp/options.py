@@ -38,6 +38,9 @@ class Options:
             # could turn the check of host keys off.
             "config": [str(self.config.expanduser())] if self.config else None,
             "known_hosts": self._known_hosts(),
+            # A host proves itself by a known key, whatever else is installed here.
+            "x509_trusted_certs": None,
+            "gss_host": None,
             "password": self.password,
             "passphrase": self.passphrase,
             "connect_timeout": self.timeout,

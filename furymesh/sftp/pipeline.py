@@ -23,6 +23,8 @@ REQUEST_BYTES = 255 * 1024
 # In flight: a gigabit at 30 ms. OpenSSH's own channel window is 2 MiB.
 WINDOW_BYTES = 4 * 1024 * 1024
 
+MAX_REQUESTS = 128  # in flight, however small a server wants them: each is a task
+
 T = TypeVar("T")
 
 
@@ -30,7 +32,7 @@ class Window(Generic[T]):
     """Requests under way, first in, first out; leaving it cancels what is left."""
 
     def __init__(self, request_bytes: int) -> None:
-        self._depth = max(1, WINDOW_BYTES // request_bytes)
+        self._depth = min(max(1, WINDOW_BYTES // request_bytes), MAX_REQUESTS)
         self._tasks: deque[asyncio.Task[T]] = deque()
 
     @property

@@ -23,6 +23,7 @@ from furymesh.sftp.pipeline import WINDOW_BYTES, Window, in_thread, read_whole
 
 # More than was in flight: what a dying server did out of order lies in it.
 TAIL_BYTES = WINDOW_BYTES
+MAX_TIME = 2**32 - 1
 
 ReadLocal = Callable[[int, int], bytes]  # offset, length
 
@@ -37,7 +38,8 @@ class Status:
 
     @classmethod
     def of(cls, facts: os.stat_result) -> Status:
-        return cls(facts.st_mode, facts.st_size, int(facts.st_mtime))
+        # SFTP has 32 bits for a time.
+        return cls(facts.st_mode, facts.st_size, min(max(int(facts.st_mtime), 0), MAX_TIME))
 
     @property
     def is_file(self) -> bool:
