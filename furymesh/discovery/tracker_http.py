@@ -68,7 +68,7 @@ class HttpAsker:
             where = _redirected(where, target, location)
             target = where.path or "/"
             ip = await resolve(where.address, _family(ip))
-            check_redirect(ip, first)
+            check_redirect(where, ip, first)
         raise UnavailableError("it redirects again and again")
 
 

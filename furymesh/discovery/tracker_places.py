@@ -34,11 +34,17 @@ def check_place(tracker: Tracker, ip: str) -> None:
 
     What answers at /announce there is a tracker; what takes a query may be a printer.
     """
-    if not is_public(ip) and not tracker.path.endswith("/announce"):
+    if not is_public(ip) and ("?" in tracker.path or not tracker.path.endswith("/announce")):
         raise UnavailableError("a tracker on a private network has a URL that ends in /announce")
 
 
-def check_redirect(ip: str, first: str) -> None:
-    """Refuse to be led from the internet into a private network, or onto this machine."""
+def check_redirect(tracker: Tracker, ip: str, first: str) -> None:
+    """Refuse to be led from the internet into a private network, or onto this machine.
+
+    Within a private network, only to what looks like a tracker: its query is ours.
+    """
+    path = tracker.path.partition("?")[0]
     if not may_mean(ip, first) or (is_public(first) and not is_public(ip)):
         raise UnavailableError("it redirects to a private address")
+    if not is_public(ip) and not path.endswith("/announce"):
+        raise UnavailableError("it redirects to what does not look like a tracker")

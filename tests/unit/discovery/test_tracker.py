@@ -284,7 +284,9 @@ async def test_a_redirect_within_reach_is_followed() -> None:
         assert there.events() == ["started", "stopped"]
 
 
-@pytest.mark.parametrize("path", ["", "/", "/reboot", "/announce?x=1", "/x?/announce=1"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/reboot", "/announce?x=1", "/x?/announce=1", "/x?y=/announce"]
+)
 async def test_what_does_not_look_like_a_tracker_is_not_asked_on_a_private_network(
     path: str,
 ) -> None:
@@ -296,6 +298,7 @@ async def test_what_does_not_look_like_a_tracker_is_not_asked_on_a_private_netwo
 
 def test_which_places_are_private() -> None:
     odd = Tracker.parse("http://t.example/a?b")
+    asked = Tracker.parse("http://t.example/announce?info_hash=1")
     check_place(odd, "1.1.1.1")
     check_place(odd, "2606:4700::1111")
     for ip in ("10.0.0.1", "100.64.0.1", "::1", "fd00::1", "::ffff:127.0.0.1", "fe80::1"):
@@ -303,12 +306,13 @@ def test_which_places_are_private() -> None:
             check_place(odd, ip)
         check_place(Tracker.parse("http://t.example/key/announce"), ip)
         with pytest.raises(UnavailableError):
-            check_redirect(ip, "1.1.1.1")
-    check_redirect("1.0.0.1", "1.1.1.1")
-    check_redirect("1.0.0.1", "10.0.0.1")
-    check_redirect("10.0.0.2", "10.0.0.1")
-    with pytest.raises(UnavailableError):
-        check_redirect("127.0.0.1", "10.0.0.1")
+            check_redirect(asked, ip, "1.1.1.1")
+    check_redirect(odd, "1.0.0.1", "1.1.1.1")
+    check_redirect(odd, "1.0.0.1", "10.0.0.1")
+    check_redirect(asked, "10.0.0.2", "10.0.0.1")
+    for there, first in ((asked, "127.0.0.1"), (odd, "10.0.0.2")):
+        with pytest.raises(UnavailableError):
+            check_redirect(there, first, "10.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "::", "ff02::1", "no-such-host.invalid"])
