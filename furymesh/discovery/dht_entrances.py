@@ -20,6 +20,7 @@ import trio
 
 from furymesh.core.link import Address
 from furymesh.discovery.dht_state import Nodes
+from furymesh.net.addresses import is_public, packed_ip
 from furymesh.net.interfaces import address_towards, reachable_hosts
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Entrances:
     def __init__(self, bootstrap: Iterable[Address], known: Nodes) -> None:
         self._bootstrap = tuple(bootstrap)
         self._resolved: Nodes = ()
-        self.known = known
+        # Nodes of the public DHT that were met before would make it one, too.
+        private = not any(map(_may_be_public, self._bootstrap))
+        self.known = tuple(node for node in known if not (private and is_public(node[0])))
 
     def __bool__(self) -> bool:
         return bool(self._resolved or self.known)
@@ -127,3 +130,7 @@ def _listed(places: Iterable[tuple[str, int]]) -> str:
     return ",".join(
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places
     )
+
+
+def _may_be_public(node: Address) -> bool:
+    return is_public(node.host) or not packed_ip(node.host)

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 
 import trio
 
-from furymesh.core.errors import ProtocolError
+from furymesh.core.errors import EnvironmentFault, ProtocolError
 from furymesh.core.gate import Gate
 from furymesh.core.ids import DiscoveryTag, NodeId
 from furymesh.core.link import Address
@@ -75,7 +76,10 @@ class Lan:
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Look and answer until cancelled; raises EnvironmentFault without any socket."""
         with Multicast(self._listening) as segments:
-            segments.look()
+            try:
+                segments.look()
+            except OSError as error:
+                raise EnvironmentFault(f"cannot list interfaces: {error.strerror}") from None
             async with trio.open_nursery() as nursery:
 
                 def question(raw: memoryview, sender: Sender) -> None:
@@ -137,7 +141,10 @@ class Lan:
     async def _watch_interfaces(self, segments: Multicast) -> None:
         while True:
             await trio.sleep(LOOK_SECONDS)
-            if segments.look():
+            came = False
+            with suppress(OSError):  # no descriptor is left: the next look may have one
+                came = segments.look()
+            if came:
                 self._interface_came = True
                 self._news.set()
 
@@ -183,9 +190,9 @@ class Lan:
         await trio.sleep(self._rng.uniform(0, ANSWER_DELAY))
         self._waiting -= 1
         tags = tuple(filter(interests.is_announced, question.tags))
-        if tags:
-            offer = Offer(Service.SWARM, *self._me, interests.port, tags)
-            segments.answer(encode_offer(offer, room), sender)
+        offer = Offer(Service.SWARM, *self._me, interests.port, tags)
+        if tags and (raw := encode_offer(offer, room)):
+            segments.answer(raw, sender)
 
     def _answer(self, raw: memoryview, sender: Sender, interests: Interests, tell: Tell) -> None:
         message = self._read(raw, sender)

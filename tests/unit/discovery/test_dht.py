@@ -223,7 +223,7 @@ async def test_all_addresses_are_those_from_which_the_other_nodes_are_reached(
     assert own["listen_interfaces"] == "127.0.0.1:7"
     alone = Entrances((), ()).settings("0.0.0.0", 7)
     assert "127.0.0.1:7" in alone["listen_interfaces"].split(",")
-    public = Entrances((), (("8.8.8.8", 9),)).settings("0.0.0.0", 7)
+    public = Entrances([Address("9.9.9.9", 9)], (("8.8.8.8", 9),)).settings("0.0.0.0", 7)
     assert public["listen_interfaces"] == "0.0.0.0:7"
     assert Entrances((), ()).settings("::1", 7)["listen_interfaces"] == "[::1]:7"
 
@@ -248,12 +248,21 @@ async def test_all_addresses_are_those_from_which_the_other_nodes_are_reached(
 )
 async def test_which_addresses_are_believed(host: str, public: bool, private: bool) -> None:
     of_private = Entrances((), (("127.0.0.2", 9), ("10.0.0.1", 9)))
-    of_both = Entrances((), (("8.8.8.8", 9), ("127.0.0.2", 9)))
+    of_both = Entrances([Address("9.9.9.9", 9)], (("8.8.8.8", 9), ("127.0.0.2", 9)))
     of_unknown = Entrances([Address("dht.example.org", 9)], ())
     of_nobody = Entrances((), ())
     assert of_both.believes(host, 7654) is of_unknown.believes(host, 7654) is public
     assert of_private.believes(host, 7654) is of_nobody.believes(host, 7654) is private
     assert not of_private.believes(host, 0)
+
+
+@pytest.mark.parametrize("bootstrap", [(), (Address("10.0.0.5", 6881),)])
+def test_nodes_met_in_the_public_dht_are_no_entrances_to_a_private_one(
+    bootstrap: tuple[Address, ...],
+) -> None:
+    entrances = Entrances(bootstrap, (("8.8.8.8", 9), ("10.0.0.1", 9)))
+    assert entrances.known == (("10.0.0.1", 9),)
+    assert entrances.private
 
 
 @pytest.mark.parametrize(
