@@ -109,6 +109,14 @@ class Candidate:
         """Whether it was heard of from a relay, and may be reached through it only."""
         return self.via is not None
 
+    def other_way(self) -> Reach | None:
+        """How to link to it now if not by dialling it.
+
+        In turns with dialling where it was named: who only told of another way must not
+        keep this process from going the plain one.
+        """
+        return self.via if not self.source.named or self.failures % 2 else None
+
     def due_at(self, helped: bool) -> float:
         """When it may be dialled, by whether others bring what the share needs."""
         return self.not_before + (self.spare if helped else 0.0)
@@ -181,7 +189,10 @@ class PeerBook:
             if source < known.source:
                 known.source = source
                 known.address = address
-            known.via = via or known.via
+                known.via = None  # for whom, this source may not have meant
+            # Hearsay leads nobody else to where the user says who is.
+            if via and process and known.address.node_id in (None, process[0]):
+                known.via = via
             return
         told_too_much = teller is not None and table.told[teller] >= MAX_TOLD
         if not source.named and (told_too_much or key in table.dropped):

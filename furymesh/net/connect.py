@@ -72,7 +72,7 @@ class Endpoint:
     upload: list[Budget] = field(default_factory=list)
     download: list[Budget] = field(default_factory=list)
     listen_port: int = 0
-    features: tuple[str, ...] = ()  # named in every Hello
+    features: tuple[str, ...] = ()  # offered to whoever dials this process
     noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
 
     async def establish(
@@ -87,7 +87,7 @@ class Endpoint:
     ) -> SecureLink:
         """Make a connected socket a link; closes the socket on any failure.
 
-        `features` are those of this link besides the endpoint's. A `relayed` one leads
+        `features` are what this link is for, besides what is offered. A `relayed` one leads
         through a relay, which is what `remote` is then.
 
         Raises HandshakeError (wrong or unwelcome identity, bad messages) or
@@ -98,7 +98,9 @@ class Endpoint:
             with trio.fail_after(HANDSHAKE_SECONDS):
                 link = await self._handshake(tcp, remote, initiator, expected)
                 link.socket, link.relayed = sock, relayed
-                await _exchange_hello(tcp, link, self._hello(None if relayed else remote, features))
+                offered = () if initiator else self.features
+                hello = self._hello(None if relayed else remote, (*offered, *features))
+                await _exchange_hello(tcp, link, hello)
                 return link
         except trio.TooSlowError:
             tcp.close()
@@ -157,7 +159,7 @@ class Endpoint:
             instance=self.instance,
             listen_port=self.listen_port,
             agent=f"furymesh/{__version__}",
-            features=(*self.features, *features),
+            features=features,
             observed_ip=packed_ip(remote[0]) if remote else b"",
             observed_port=remote[1] if remote else 0,
         )

@@ -34,7 +34,10 @@ async def connect(
     From `local_port` if given, 0 for any, which others of this process can then be made
     from as well; so it may be one that it listens on and has lent.
     """
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor is left, or there is no such family here
+        raise UnavailableError(f"no socket: {(error.strerror or str(error)).lower()}") from None
     try:
         sock.setblocking(False)
         if local_port is not None:
@@ -49,6 +52,9 @@ async def connect(
     except trio.TooSlowError:
         sock.close()
         raise UnavailableError("no answer") from None
+    except OSError as error:
+        sock.close()
+        raise UnavailableError((error.strerror or str(error)).lower()) from None
     except BaseException:
         sock.close()
         raise

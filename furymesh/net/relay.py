@@ -40,6 +40,7 @@ MAX_SESSIONS = 64  # splices, and those that ask for one; unless set otherwise
 MAX_SESSIONS_PER_NODE = 8  # asked for by one node: the links of a download, not all places
 MAX_SESSIONS_PER_MACHINE = 16  # asked for from one address, where identities cost nothing
 MAX_SESSIONS_PER_TARGET = 16  # towards one process, which does not ask for them
+MAX_SESSIONS_PER_PAIR = 4  # splices from one machine to one process: others want it, too
 HALF_OPEN_SECONDS = 10.0  # for a word that is due, and for the summoned to come
 IDLE_SECONDS = 60.0  # without a byte; a link that lives pings every 5 s
 SESSION_SECONDS = 6 * 3600.0  # then whoever still needs it asks again, and others have a turn
@@ -192,6 +193,8 @@ class Relay:
         self._retag(hosted, tags)
         room = MAX_INTRODUCED
         for tag in sorted(tags, key=lambda tag: tag not in fresh):
+            if not room:
+                break
             others = [other for other in self._tagged[tag] if other is not hosted]
             for other in self._rng.sample(others, min(len(others), INTRODUCTIONS, room)):
                 room -= 1
@@ -239,11 +242,13 @@ class Relay:
         if target == (link.node_id, link.instance):
             return m.Reason.FORBIDDEN  # a loop
         askers = [session.asker for session in self._sessions]
+        towards = [session.asker for session in self._sessions if session.target == target]
         full = (
             len(askers) >= self._max_sessions
             or sum(asker.node_id == link.node_id for asker in askers) >= MAX_SESSIONS_PER_NODE
             or _from_machine_of(link, askers) >= MAX_SESSIONS_PER_MACHINE
-            or sum(s.target == target for s in self._sessions) >= MAX_SESSIONS_PER_TARGET
+            or len(towards) >= MAX_SESSIONS_PER_TARGET
+            or _from_machine_of(link, towards) >= MAX_SESSIONS_PER_PAIR
         )
         return m.Reason.BUSY if full else None
 

@@ -106,7 +106,8 @@ class Dialler:
     async def _dial(self, candidate: Candidate) -> None:
         book, endpoint, file_id = self._book, self._swarm.endpoint, self._share.file_id
         try:
-            link = await (candidate.via() if candidate.via else endpoint.dial(candidate.address))
+            reach = candidate.other_way()
+            link = await (reach() if reach else endpoint.dial(candidate.address))
         except FuryMeshError as error:
             book.failed(file_id, candidate, self._swarm.now(), str(error))
             return

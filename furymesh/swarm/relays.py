@@ -38,6 +38,9 @@ REACH_SECONDS = 15.0  # for the relay to fetch the other end; it gives up after 
 MEET_SECONDS = 5.0  # of dialling while the other end does
 TRY_SECONDS = 1.0  # for one such try, after which a lost SYN is sent anew
 PAUSE_SECONDS = 0.2  # before the next, where one was refused at once
+# Handshakes that failed at the place a relay named: whoever is there was not meant.
+MAX_FAILURES = 5
+STEADY_SECONDS = 30.0  # a rendezvous link that lived as long was a good one
 # A direct link saves the move from the relayed one if it comes within this.
 HEAD_START = 0.5
 MAX_SUMMONED = 32  # links through one relay that are being made or live, from strangers too
@@ -88,8 +91,13 @@ class RelayClient(Shareless):
                         last_word = word
                         self._swarm.report(word)
                 else:
-                    backoff, last_word = FIRST_BACKOFF, ""
+                    begun = trio.current_time()
                     await self._keep(link)
+                    if trio.current_time() - begun > STEADY_SECONDS:
+                        backoff, last_word = FIRST_BACKOFF, ""
+                    if link.farewell in (m.Reason.BUSY, m.Reason.FORBIDDEN):
+                        backoff = MAX_BACKOFF
+                        self._swarm.report(f"relay {self.address}: {link.closed_because}")
                 await trio.sleep(backoff * self._swarm.rng.uniform(0.6, 1.0))
                 backoff = min(2 * backoff, MAX_BACKOFF)
 
@@ -153,7 +161,6 @@ class RelayClient(Shareless):
             share.file_id,
             Address(host, message.port, process[0]),
             Source.RELAY,
-            teller=link.node_id,
             process=process,
             via=partial(self.reach, process, (host, message.port)),
         )
@@ -171,28 +178,38 @@ class RelayClient(Shareless):
         """
         meeting = self._meet(process, place)
         meeting.awaited += 1
-        relayed: SecureLink | None = None
-        failure: FuryMeshError | None = None
-        try:
+        relayed: list[SecureLink] = []
+        failures: list[FuryMeshError] = []
+
+        async def through() -> None:
             try:
-                relayed = await self._through(process)
+                relayed.append(await self._through(process))
             except FuryMeshError as error:
-                failure = error
-            with trio.move_on_after(MEET_SECONDS if relayed is None else HEAD_START):
+                failures.append(error)
+            else:
+                with trio.move_on_after(HEAD_START):
+                    await meeting.over.wait()
+                nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(through)
                 await meeting.over.wait()
+                if meeting.link is not None:
+                    nursery.cancel_scope.cancel()
         except BaseException:
-            for link in filter(None, (relayed, meeting.link)):
+            for link in (*relayed, *filter(None, (meeting.link,))):
                 link.close()
             raise
         finally:
             meeting.awaited -= 1
         direct, meeting.link = meeting.link, None
         if direct is None:
-            if relayed is None:
-                raise failure or UnavailableError("it is not at the relay")
-            return relayed
-        if relayed is not None:
-            relayed.close()
+            if relayed:
+                return relayed[0]
+            raise failures[0] if failures else UnavailableError("another share took the link")
+        for link in relayed:
+            link.close()
         return direct
 
     async def _through(self, process: Process) -> SecureLink:
@@ -270,7 +287,8 @@ class RelayClient(Shareless):
         """A direct link to a process, None if there is no way."""
         family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
         deadline = trio.current_time() + MEET_SECONDS
-        while trio.current_time() < deadline:
+        failures = 0
+        while trio.current_time() < deadline and failures < MAX_FAILURES:
             try:
                 sock = await connect(family, place, local_port=self._port, seconds=TRY_SECONDS)
             except UnavailableError:
@@ -278,4 +296,6 @@ class RelayClient(Shareless):
                 continue
             with suppress(FuryMeshError):
                 return await self._endpoint.meet(sock, place, process)
+            failures += 1
+            await trio.sleep(PAUSE_SECONDS)
         return None

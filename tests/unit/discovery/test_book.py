@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
 from furymesh.discovery.book import (
@@ -22,6 +23,7 @@ from furymesh.discovery.book import (
     PeerBook,
     Source,
 )
+from furymesh.net.secure_link import SecureLink
 
 SHARE = FileId(bytes(32))
 OTHER = FileId(b"\1" * 32)
@@ -66,6 +68,35 @@ def test_better_source_wins_with_its_identity(book: PeerBook) -> None:
     book.add(SHARE, address(1), Source.LINK)
     assert only(book).address == pinned
     assert only(book).source is Source.USER
+
+
+async def elsewhere() -> SecureLink:
+    raise UnavailableError("not at the relay")
+
+
+def told_by_relay(book: PeerBook) -> None:
+    book.add(SHARE, address(1, PROCESS[0]), Source.RELAY, process=PROCESS, via=elsewhere)
+
+
+def test_hearsay_of_another_way_does_not_keep_from_dialling_who_was_named(book: PeerBook) -> None:
+    book.add(SHARE, address(1), Source.USER)
+    told_by_relay(book)
+    candidate = only(book)
+    ways = []
+    for _ in range(4):
+        ways.append(candidate.other_way())
+        book.failed(SHARE, candidate, 0.0, "refused")
+    assert ways == [None, elsewhere, None, elsewhere]
+
+
+def test_who_is_named_with_an_id_is_not_looked_for_where_somebody_else_is(book: PeerBook) -> None:
+    pinned = address(1, NodeId(b"y" * 32))
+    told_by_relay(book)
+    assert only(book).other_way() is elsewhere
+    book.add(SHARE, pinned, Source.USER)
+    told_by_relay(book)
+    assert only(book).address == pinned
+    assert only(book).via is None
 
 
 @pytest.mark.parametrize("source", [Source.USER, Source.RESUME])
