@@ -8,7 +8,10 @@ there.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from random import Random
 
 import trio
@@ -24,6 +27,7 @@ from furymesh.net.tasks import open_tasks
 FIRST_RETRY = 5.0  # seconds before a source that failed is tried again, doubled each time
 MAX_RETRY = 300.0
 STEADY_SECONDS = 600.0  # a source that ran for so long before it failed starts over
+OWN_SECONDS = 2.0  # between two looks at this machine's addresses
 ELSEWHERE = "192.0.2.0"  # RFC 5737: stands for a teller that is not on this network
 
 
@@ -48,11 +52,13 @@ class Finder:
         self._report = report
         self._rng = rng
         self._working: list[Source] = []
+        self._own: frozenset[str] = frozenset()  # this machine's addresses,
+        self._looked = -math.inf  # as of then
 
     @property
     def looking(self) -> tuple[Source, ...]:
         """The sources that work now."""
-        return tuple(sorted(self._working))
+        return tuple(sorted(set(self._working)))
 
     async def run(self, sources: Sequence[PeerSource]) -> None:
         """Look, until cancelled."""
@@ -91,11 +97,11 @@ class Finder:
         if file_id is None or not self._interests.is_wanted(sighting.tag):
             return
         address = sighting.address
-        if sighting.process == self._me or self._is_here(address.host, address.port):
-            return
         if not 0 < address.port < 1 << 16 or not may_mean(
             address.host, sighting.teller or ELSEWHERE
         ):
+            return
+        if sighting.process == self._me or self._is_here(address.host, address.port):
             return
         self._book.add(file_id, address, source, process=sighting.process)
 
@@ -103,7 +109,9 @@ class Finder:
         """Whether this process is at an address."""
         if port != self._interests.port:
             return False
-        try:
-            return is_loopback(host) or host in local_ipv4()
-        except OSError:
-            return False
+        now = time.monotonic()
+        if now >= self._looked + OWN_SECONDS:
+            self._looked = now
+            with suppress(OSError):
+                self._own = frozenset(local_ipv4())
+        return is_loopback(host) or host in self._own

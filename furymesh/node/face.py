@@ -89,7 +89,7 @@ async def get(
         for problem in runtime.problems:
             tell(Note(problem))
         download = runtime.download(order, terms, tell)
-        with runtime.following(link, peers):
+        with runtime.discovery.following(link, peers):
             result = await download.run(runtime.links)
             if seed:
                 await runtime.adopt(result, download.key, download.facts, link.trackers)

@@ -10,22 +10,19 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from furymesh.core.errors import EnvironmentFault, FuryMeshError, LocalDataError
-from furymesh.core.ids import FileId, NodeId, discovery_tag, parse_node_id
-from furymesh.core.link import Address, Link, Tracker
+from furymesh.core.ids import FileId, NodeId, parse_node_id
+from furymesh.core.link import Address, Tracker
 from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
-from furymesh.discovery.book import Source
-from furymesh.discovery.finder import Finder
-from furymesh.discovery.lan import Lan
-from furymesh.discovery.source import PeerSource
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
@@ -37,10 +34,10 @@ from furymesh.net.throttle import Budget
 from furymesh.node import leftovers
 from furymesh.node.ban_keeper import BanKeeper
 from furymesh.node.config import Config
-from furymesh.node.dht import dht_problem, dht_source
+from furymesh.node.dht import dht_problem
+from furymesh.node.discovery import Discovery
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_psk
-from furymesh.node.trackers import configured_trackers, trackers_of
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
 from furymesh.storage.finished import adopt
@@ -49,7 +46,6 @@ from furymesh.storage.scan import Facts
 from furymesh.storage.sharing import open_share
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Result
-from furymesh.swarm.relays import RelayClient
 from furymesh.swarm.share import Share
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire.messages import Reason
@@ -75,22 +71,10 @@ class Runtime:
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir, protection)
-        self.finder = Finder(
-            self.swarm.interests,
-            self.swarm.book,
-            me=(identity.node_id, endpoint.instance),
-            tags=self.swarm.tags,
-            report=lambda problem: self.swarm.report(problem),
-            rng=self.swarm.rng,
-        )
-        self.swarm.looking = lambda: self.finder.looking
+        self.discovery = Discovery(config, self.swarm)
         self.bans = BanKeeper(self.swarm, BanStore(config.data_dir))
-        self.relays = [
-            RelayClient(self.swarm, Address.parse(text)) for text in config.discovery.relays
-        ]
         self.problems: list[str] = []  # found at the start, for the operator
         self._listed: dict[FileId, CatalogEntry] = {}
-        self._announced: dict[FileId, trio.CancelScope] = {}  # at trackers of its link
         self._looking = trio.Lock()  # at the catalog, one at a time
         self.links: trio.Nursery
         self.listeners: list[socket.socket] = []
@@ -103,62 +87,6 @@ class Runtime:
             for sock in self.listeners
             for host in reachable_hosts(sock.getsockname()[0])
         ]
-
-    def sources(self, *, lasting: bool) -> list[PeerSource]:
-        """The ways to find peers that the configuration allows.
-
-        Of all processes of a node, the `lasting` one keeps its record in the DHT.
-        """
-        sources: list[PeerSource] = []
-        listening = [str(sock.getsockname()[0]) for sock in self.listeners]
-        rng = self.swarm.rng
-        if self.config.discovery.lan.enabled:
-            me = self.identity.node_id
-            sources.append(Lan(me, self.endpoint.instance, listening, rng))
-        dht = dht_source(self.config, self.endpoint, listening, rng, lasting=lasting)
-        if dht is not None:
-            sources.append(dht)
-        if self.config.discovery.trackers:
-            sources.append(configured_trackers(self.config))
-        return sources
-
-    @contextmanager
-    def following(self, link: Link, peers: Iterable[Address] = ()) -> Iterator[None]:
-        """Within the block look for a link's peers where it says, and the configuration.
-
-        `peers` are to be asked first.
-        """
-        book, file_id = self.swarm.book, link.file_id
-        for address in peers:
-            book.add(file_id, address, Source.USER)
-        for address in link.peers:
-            book.add(file_id, address, Source.LINK)
-        for text in self.config.discovery.peers:
-            book.add(file_id, Address.parse(text), Source.CONFIG)
-        self.swarm.interests.seek(discovery_tag(file_id), link.node_ids)
-        trackers = self._ask_trackers(file_id, link.trackers, wanted=True)
-        try:
-            yield
-        finally:
-            trackers.cancel()
-
-    def _ask_trackers(
-        self, file_id: FileId, trackers: Sequence[Tracker], *, wanted: bool
-    ) -> trio.CancelScope:
-        """Use the trackers of one share until the scope that is returned is cancelled."""
-        scope = trio.CancelScope()
-        source, interests = trackers_of(file_id, trackers, self.swarm.interests.port, wanted=wanted)
-
-        async def ask() -> None:
-            with scope:
-                # What is found before the download has begun would be of no use.
-                while wanted and not self.swarm.interests.is_wanted(discovery_tag(file_id)):
-                    await self.swarm.interests.changed()
-                await self.finder.keep_running(source, interests)
-
-        if trackers:
-            self.links.start_soon(ask)
-        return scope
 
     def settings(self) -> Settings:
         return download_settings(self.config, self.protection)
@@ -218,7 +146,7 @@ class Runtime:
                 adopt, self.catalog, result.file_id, result.path, key, facts, trackers
             )
             self._listed[result.file_id] = entry
-            self._announce(entry)
+            self.discovery.announce(entry.file_id, entry.trackers)
 
     def _served(self, file_id: FileId) -> bool:
         """Whether a share is here whole, and not on its way in."""
@@ -249,21 +177,10 @@ class Runtime:
         share.serve(manifest, manifest.header.geometry.all_chunks, content)
         if stale is not None:
             stale.close()
-        self._announce(entry)
-
-    def _announce(self, entry: CatalogEntry) -> None:
-        """Tell the trackers of a share's link that it is here."""
-        self._hush(entry.file_id)
-        self._announced[entry.file_id] = self._ask_trackers(
-            entry.file_id, entry.trackers, wanted=False
-        )
-
-    def _hush(self, file_id: FileId) -> None:
-        if (scope := self._announced.pop(file_id, None)) is not None:
-            scope.cancel()
+        self.discovery.announce(entry.file_id, entry.trackers)
 
     def _withdraw(self, file_id: FileId) -> None:
-        self._hush(file_id)
+        self.discovery.hush(file_id)
         self.swarm.remove(file_id)
 
     async def say_goodbye(self) -> None:
@@ -352,11 +269,9 @@ async def _open_runtime(
             runtime.links = nursery
             nursery.start_soon(runtime.bans.run)
             nursery.start_soon(runtime.swarm.watch)
-            nursery.start_soon(runtime.finder.run, runtime.sources(lasting=lasting))
+            await nursery.start(partial(runtime.discovery.run, runtime.listeners, lasting=lasting))
             if runtime.listeners:
-                nursery.start_soon(endpoint.serve, runtime.listeners, _handler(runtime))
-            for relay in runtime.relays:
-                nursery.start_soon(relay.run)
+                nursery.start_soon(endpoint.serve, runtime.listeners, _handler(runtime, lasting))
             try:
                 yield runtime
             finally:
@@ -370,10 +285,10 @@ async def _open_runtime(
         runtime.swarm.close()
 
 
-def _handler(runtime: Runtime) -> Callable[[SecureLink], Awaitable[None]]:
+def _handler(runtime: Runtime, lasting: bool) -> Callable[[SecureLink], Awaitable[None]]:
     """What becomes of a link that is accepted."""
     swarm, node = runtime.swarm, runtime.config.node
-    if not node.relay:
+    if not node.relay or not lasting:
         return swarm.run_link
     return Relay(
         runtime.endpoint,

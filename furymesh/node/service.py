@@ -132,7 +132,7 @@ class Node:
                     if (place := relay.public_address)
                     else None,
                 }
-                for relay in self.runtime.relays
+                for relay in self.runtime.discovery.relays
             ],
             "shares": [
                 {"file_id": share.file_id.hex(), "name": share.name, "members": len(share.members)}
@@ -219,7 +219,7 @@ class Node:
         self._downloads[link.file_id] = download
         try:
             with (
-                self.runtime.following(link, (*order.peers, *self._peers)),
+                self.runtime.discovery.following(link, (*order.peers, *self._peers)),
                 self.runtime.limited(download),
             ):
                 result = await download.run(self.runtime.links)

@@ -104,6 +104,6 @@ async def _find_manifest(
             order = Order(link.file_id, link.name, key=key)
             terms = Terms(timeout=config.transfer.timeout)
             download = runtime.download(order, terms, lambda event: None)
-            with runtime.following(link):
+            with runtime.discovery.following(link):
                 manifest = await download.fetch_manifest(runtime.links)
     return manifest, key

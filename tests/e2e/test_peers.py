@@ -33,7 +33,7 @@ def test_each_peer_is_shown_with_how_it_was_found(mesh: Mesh, seed: Seed) -> Non
         "file_id": seed.file_id,
         "node_id": seed.node.node_id,
         "address": seed.address,
-        "found": "link",
+        "found": "user",
         "relayed": False,
         "state": "connected",
     }
