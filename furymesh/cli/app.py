@@ -26,6 +26,7 @@ COMMANDS = (
     "clean-resume",
     "verify",
     "peers",
+    "doctor",
     "id",
     "demo",
 )

@@ -29,8 +29,8 @@ def command(
     """Show the peers of the running node, and how each was found.
 
     Found by: user (--peer), link, config, resume (an earlier run), lan (the
-    local network), exchange (another peer), tracker, dht; incoming ones dialled
-    this node themselves.
+    local network), exchange (another peer), tracker, dht, relay; incoming ones
+    dialled this node themselves.
     """
     from furymesh.cli.jobs import run_job
     from furymesh.cli.output import note, say, say_json, table, width
@@ -51,7 +51,7 @@ def command(
                 str(peer["node_id"] or "")[:NODE_DIGITS],
                 str(peer["address"]),
                 str(peer["found"]),
-                str(peer["state"]),
+                str(peer["state"]) + (", through a relay" if peer["relayed"] else ""),
             )
             for peer in group
         ]

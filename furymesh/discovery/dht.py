@@ -167,6 +167,11 @@ class Dht:
     # --- the network ----------------------------------------------------------------
 
     @property
+    def nodes(self) -> int:
+        """How many other nodes have answered, as far as they are worth remembering."""
+        return len(dht_state.decode(self._state()))
+
+    @property
     def port(self) -> int:
         """The UDP port of this node; with several interfaces, of one of them."""
         return self._session.listen_port()
@@ -297,12 +302,14 @@ async def open_dht(settings: DhtSettings) -> AsyncIterator[Dht]:
     Raises EnvironmentFault if libtorrent cannot be loaded or cannot listen.
     """
     known: dht_state.Nodes = ()
-    if settings.state is not None:
-        known = await trio.to_thread.run_sync(dht_state.load, settings.state)
-    entrances = Entrances(settings.bootstrap, known)
-    await entrances.resolve()
     try:
+        if settings.state is not None:
+            known = await trio.to_thread.run_sync(dht_state.load, settings.state)
+        entrances = Entrances(settings.bootstrap, known)
+        await entrances.resolve()
         dht = Dht(settings, entrances)
+    except OSError as error:
+        raise EnvironmentFault(f"no socket for the DHT: {error.strerror or error}") from None
     except ImportError as error:
         raise EnvironmentFault(
             f"libtorrent cannot be loaded ({error}): install furymesh[dht] again,"

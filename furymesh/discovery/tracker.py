@@ -57,6 +57,7 @@ class TrackerSource:
         # A tracker without its path, and what is wrong with it; safe to show. One that
         # works over IPv4 or IPv6 has no entry.
         self.troubles: dict[str, str] = {}
+        self.answered = trio.Event()  # set once one of them has answered
 
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Announce and look, until cancelled; then what was announced is taken back."""
@@ -76,6 +77,8 @@ class TrackerSource:
 
         def note(family: int, trouble: str | None) -> None:
             works[family] = trouble is None
+            if trouble is None:
+                self.answered.set()
             if any(works.values()):
                 self.troubles.pop(name, None)
             elif trouble is not None:

@@ -110,6 +110,11 @@ class Multicast:
                     news = True
         return news
 
+    @property
+    def interfaces(self) -> list[Interface]:
+        """Those on which the group is joined."""
+        return list(self._joined.values())
+
     def ask(self, raw: bytes) -> None:
         """Send a question to everybody; where that fails nobody is asked."""
         for sockets in self._families:
@@ -126,6 +131,11 @@ class Multicast:
             return
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
+            # Whoever pretends to ask from elsewhere gets nothing sent there.
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
             sock.bind((host, 0))
             sock.sendto(raw, _sockaddr(to))
 

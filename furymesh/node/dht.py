@@ -35,7 +35,7 @@ def dht_source(
         and all(map(is_loopback, listening))
         and dht.bootstrap_nodes == PUBLIC_BOOTSTRAP
     )
-    if not dht.enabled or private_swarm or unreachable or not _installed():
+    if not dht.enabled or private_swarm or unreachable or not installed():
         return None
     settings = DhtSettings(
         bootstrap=tuple(map(Address.parse, dht.bootstrap_nodes)),
@@ -54,7 +54,7 @@ def dht_source(
 def dht_problem(config: Config) -> str | None:
     """A line for the operator who asked for a DHT that is not installed."""
     asked = "enabled" in config.discovery.dht.model_fields_set
-    if not asked or not config.discovery.dht.enabled or _installed():
+    if not asked or not config.discovery.dht.enabled or installed():
         return None
     return (
         "discovery.dht.enabled is true, but libtorrent is not installed, so the DHT is not used:"
@@ -62,5 +62,6 @@ def dht_problem(config: Config) -> str | None:
     )
 
 
-def _installed() -> bool:
+def installed() -> bool:
+    """Whether libtorrent, which does the work, is there."""
     return importlib.util.find_spec("libtorrent") is not None
