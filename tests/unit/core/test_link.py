@@ -87,7 +87,7 @@ def test_the_key_shows_in_text_only() -> None:
         f"{ID.hex()}?tracker=",
         f"{ID.hex()}?" + "&".join(["tracker=udp://a:1"] * (MAX_LINK_TRACKERS + 1)),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_refused_links(text: str) -> None:
     with pytest.raises(UsageError):
