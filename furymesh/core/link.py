@@ -1,7 +1,7 @@
 """Links and addresses: the texts people pass on.
 
 ``furymesh:<64 hex digits>?name=<hint>&peer=<address>&node=<node id>&tracker=<URL>
-&key=<base64url>``.
+&private=1&key=<base64url>``.
 A link grants access to a share, and with a key to its content, so the key appears in
 no `repr` and in no message.
 """
@@ -106,6 +106,7 @@ class Link:
     key: bytes | None = field(default=None, repr=False)
     trackers: tuple[Tracker, ...] = ()
     nodes: tuple[NodeId, ...] = ()
+    private: bool = False  # announced nowhere but where the link says
 
     @classmethod
     def parse(cls, text: str) -> Link:
@@ -148,6 +149,7 @@ class Link:
             _parse_key(keys[0]) if keys else None,
             trackers,
             nodes,
+            ("private", "1") in fields,
         )
 
     @property
@@ -162,6 +164,8 @@ class Link:
         fields += [f"peer={quote(str(peer), safe=':@[]')}" for peer in self.peers]
         fields += [f"tracker={quote(str(tracker), safe=':@[]/')}" for tracker in self.trackers]
         fields += [f"node={node_id_text(node)}" for node in self.nodes]
+        if self.private:
+            fields.append("private=1")
         if self.key is not None:
             fields.append("key=" + base64.urlsafe_b64encode(self.key).decode().rstrip("="))
         return SCHEME + self.file_id.hex() + ("?" + "&".join(fields) if fields else "")

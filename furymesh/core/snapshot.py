@@ -74,6 +74,7 @@ class ResumeMeta:
     executable: bool = False
     detached: bool = False
     trackers: tuple[str, ...] = field(default=(), repr=False)  # of the link; see `Tracker`
+    private: bool = False
 
     @property
     def chunk_count(self) -> int:
@@ -194,6 +195,8 @@ def _encode_meta(meta: ResumeMeta) -> bytes:
     }
     if meta.trackers:
         record["trackers"] = list(meta.trackers)
+    if meta.private:
+        record["private"] = True
     # ASCII escapes carry names that are not valid UTF-8 through unharmed.
     encoded = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode("ascii")
     if len(encoded) > MAX_METADATA:
@@ -220,6 +223,7 @@ def _decode_meta(raw: bytes) -> ResumeMeta:
             executable=fields.flag("executable"),
             detached=fields.flag("detached"),
             trackers=fields.texts("trackers") if fields.has("trackers") else (),
+            private=fields.has("private") and fields.flag("private"),
         )
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         # The cause may quote the content key, so it is not chained.

@@ -19,7 +19,7 @@ import trio
 from furymesh.core.errors import EnvironmentFault
 from furymesh.core.ids import DiscoveryTag, FileId
 from furymesh.discovery.book import PeerBook, Process, Source
-from furymesh.discovery.source import Interests, PeerSource, Sighting
+from furymesh.discovery.source import Interests, PeerSource, Sighting, Tell
 from furymesh.net.addresses import is_loopback, may_mean
 from furymesh.net.interfaces import local_ipv4
 from furymesh.net.tasks import open_tasks
@@ -64,15 +64,17 @@ class Finder:
         """Look, until cancelled."""
         async with trio.open_nursery() as nursery:
             for source in sources:
-                nursery.start_soon(self.keep_running, source, self._interests)
+                nursery.start_soon(self.keep_running, source, self._interests, self._tags)
 
-    async def keep_running(self, source: PeerSource, interests: Interests) -> None:
-        """Run one source, until cancelled or it has nothing to do here."""
-        retry, last_word = FIRST_RETRY, ""
+    async def keep_running(
+        self, source: PeerSource, interests: Interests, tags: Mapping[DiscoveryTag, FileId]
+    ) -> None:
+        """Run one source, until cancelled or it has nothing to do here.
 
-        def tell(sighting: Sighting) -> None:
-            self.sighted(source.source, sighting)
-
+        `interests` may be others than the node's, of one share that it says nothing of
+        elsewhere; `tags` are those of the shares that may be meant.
+        """
+        retry, last_word, tell = FIRST_RETRY, "", self.listener(source.source, interests, tags)
         while True:
             begun = trio.current_time()
             self._working.append(source.source)
@@ -91,11 +93,20 @@ class Finder:
             await trio.sleep(retry * self._rng.uniform(0.75, 1.25))
             retry = min(2 * retry, MAX_RETRY)
 
-    def sighted(self, source: Source, sighting: Sighting) -> None:
-        """Note an address, if it is of use."""
-        file_id = self._tags.get(sighting.tag)
-        if file_id is None or not self._interests.is_wanted(sighting.tag):
-            return
+    def listener(
+        self, source: Source, interests: Interests, tags: Mapping[DiscoveryTag, FileId]
+    ) -> Tell:
+        """What a source may tell: where peers of wanted shares are."""
+
+        def tell(sighting: Sighting) -> None:
+            file_id = tags.get(sighting.tag)
+            if file_id is not None and interests.is_wanted(sighting.tag):
+                self._note(source, sighting, file_id)
+
+        return tell
+
+    def _note(self, source: Source, sighting: Sighting, file_id: FileId) -> None:
+        """Note where a peer of a share seems to be, if somebody else could be there."""
         address = sighting.address
         if not 0 < address.port < 1 << 16 or not may_mean(
             address.host, sighting.teller or ELSEWHERE

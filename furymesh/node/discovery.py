@@ -119,10 +119,8 @@ class Discovery:
 
         async def ask() -> None:
             with scope:
-                # What is found before the download has begun would be of no use.
-                while wanted and not self._swarm.interests.is_wanted(discovery_tag(file_id)):
-                    await self._swarm.interests.changed()
-                await self._finder.keep_running(source, interests)
+                tags = {discovery_tag(file_id): file_id}
+                await self._finder.keep_running(source, interests, tags)
 
         if trackers:
             self._tasks.start_soon(ask)

@@ -78,7 +78,15 @@ async def get(
         max_download=limit(max_download, config.transfer.max_download),
         passphrase=passphrase,
     ) as runtime:
-        order = Order(link.file_id, link.name, output, link.key, overwrite, trackers=link.trackers)
+        order = Order(
+            link.file_id,
+            link.name,
+            output,
+            link.key,
+            overwrite,
+            trackers=link.trackers,
+            private=link.private,
+        )
         terms = Terms(
             timeout=config.transfer.timeout if timeout is None else timeout,
             only_nodes=frozenset(only_nodes),

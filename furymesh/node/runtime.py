@@ -141,9 +141,11 @@ class Runtime:
         `facts` are those of the published files, `trackers` are of the link.
         Raises LocalDataError, EnvironmentFault.
         """
+        share = self.swarm.shares.get(result.file_id)
+        private = share is not None and share.private
         async with self._looking:
             entry = await trio.to_thread.run_sync(
-                adopt, self.catalog, result.file_id, result.path, key, facts, trackers
+                adopt, self.catalog, result.file_id, result.path, key, facts, trackers, private
             )
             self._listed[result.file_id] = entry
             self.discovery.announce(entry.file_id, entry.trackers)

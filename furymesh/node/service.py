@@ -212,6 +212,7 @@ class Node:
                 overwrite=order.overwrite,
                 detached=True,
                 trackers=link.trackers,
+                private=link.private,
             ),
             Terms(timeout=PATIENCE, sha256=order.sha256),
             self._on_event,

@@ -196,7 +196,7 @@ def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
         entry.path,
         sealed,
         entry.private,
-        Link(entry.file_id, entry.name, (), entry.key, entry.trackers),
+        Link(entry.file_id, entry.name, (), entry.key, entry.trackers, private=entry.private),
         entry.locked,
     )
 

@@ -26,10 +26,12 @@ def adopt(
     key: bytes | None,
     facts: tuple[Facts, ...] | None = None,
     trackers: tuple[Tracker, ...] = (),
+    private: bool = False,
 ) -> CatalogEntry:
     """Share a download that has just been verified and published, without hashing it again.
 
-    `facts` are those of its files when it was published, `trackers` are of its link. Raises
+    `facts` are those of its files when it was published, `trackers` and
+    `private` as its link says. Raises
     SourceChangedError if they are others now, LocalDataError if its manifest is
     not stored whole, EnvironmentFault.
     """
@@ -48,7 +50,7 @@ def adopt(
         size=found.layout.plain_size,
         facts=found.facts if facts is None else facts,
         key=key,
-        private=False,
+        private=private,
         executable=found.executable,
         added_at=time.time(),
         trackers=trackers,

@@ -21,6 +21,7 @@ class Order:
     overwrite: bool = False
     detached: bool = False
     trackers: tuple[Tracker, ...] = ()  # of the link
+    private: bool = False  # as the link says
 
 
 @dataclass(frozen=True, slots=True)

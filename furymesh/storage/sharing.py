@@ -42,10 +42,11 @@ class Share:
     cached: bool
     skipped: tuple[str, ...] = ()
     trackers: tuple[Tracker, ...] = ()
+    private: bool = False
 
     def link(self, peers: tuple[Address, ...] = ()) -> Link:
         """The link to pass on."""
-        return Link(self.file_id, self.name, peers, self.key, self.trackers)
+        return Link(self.file_id, self.name, peers, self.key, self.trackers, private=self.private)
 
 
 def create_share(
@@ -104,6 +105,7 @@ def create_share(
         hit is not None,
         found.skipped,
         trackers,
+        private,
     )
 
 

@@ -57,6 +57,7 @@ class Workspace:
         self.manifest: Manifest | None = None
         self.manifest_kept = False  # on disk, so that single pages can follow
         self.executable = False
+        self.private = order.private
         self.sealed = False  # ciphertext is kept
         self._sealer: Sealer | None = None
         self.known_peers: tuple[str, ...] = ()
@@ -94,6 +95,7 @@ class Workspace:
                 purpose = content_key_of(file_id)
                 self.key = self.settings.protection.reveal(purpose, stored.key)
             self.executable = stored.executable
+            self.private = self.private or stored.private
             self.known_peers = tuple(filter(_is_address, stored.peers))
             if self.manifest is None and stored.header is not None:
                 with contextlib.suppress(InvalidManifestError):
@@ -256,6 +258,7 @@ class Workspace:
             "header": manifest.header_bytes,
             "key": self.key and self._protected(self.key),
             "executable": self.executable,
+            "private": self.private,
             "detached": self.order.detached,
             "peers": peers,
         }

@@ -61,7 +61,7 @@ class Download:
         *,
         on_event: Callable[[Event], None],
     ) -> None:
-        self.share = Share(swarm, order.file_id, name=order.name or "")
+        self.share = Share(swarm, order.file_id, name=order.name or "", private=order.private)
         self._swarm = swarm
         self._order = order
         self._settings = settings
@@ -103,6 +103,7 @@ class Download:
         try:
             await trio.to_thread.run_sync(workspace.recall)
             self._tell_notes()
+            self.share.private = workspace.private
             for text in workspace.known_peers:
                 self._swarm.book.add(self._order.file_id, Address.parse(text), Source.RESUME)
             fetcher = self._manifest_fetcher(workspace.manifest)

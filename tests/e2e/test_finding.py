@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,17 @@ from tests.tracker_server import TestTracker, open_tracker
 from tests.waiting import block_until
 
 SIZE = 3_000_000
+ALONE = "lan: {enabled: false}, dht: {enabled: false}"
 
 
 @pytest.fixture
 def tracker() -> Iterator[TestTracker]:
+    with running() as served:
+        yield served
+
+
+@contextmanager
+def running() -> Iterator[TestTracker]:
     served = TestTracker()
 
     async def serve(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -45,8 +53,7 @@ def found(event: Event) -> list[str]:
 def test_a_configured_tracker_brings_together_who_knows_the_id_alone(
     mesh: Mesh, tracker: TestTracker, source: Path, scheme: str
 ) -> None:
-    apart = f"lan: {{enabled: false}}, dht: {{enabled: false}}, trackers: ['{tracker.url(scheme)}']"
-    discovery = f"discovery: {{{apart}}}\n"
+    discovery = f"discovery: {{{ALONE}, trackers: ['{tracker.url(scheme)}']}}\n"
     sharer, user = (mesh.home(name, discovery=discovery) for name in ("sharer", "user"))
     shared = mesh.share(sharer, source)
     node = mesh.node(sharer)
@@ -61,21 +68,30 @@ def test_a_configured_tracker_brings_together_who_knows_the_id_alone(
 def test_trackers_of_a_link_serve_a_private_share_that_no_other_tracker_hears_of(
     mesh: Mesh, tracker: TestTracker, source: Path
 ) -> None:
+    with running() as everybodys:
+        discovery = f"discovery: {{{ALONE}, trackers: ['{everybodys.url('http')}']}}\n"
+        share_privately(mesh, tracker, source, discovery)
+        assert not everybodys.heard
+
+
+def share_privately(mesh: Mesh, tracker: TestTracker, source: Path, discovery: str) -> None:
+    sharer, user = (mesh.home(name, discovery=discovery) for name in ("sharer", "user"))
     done = mesh.run(
-        "sharer", "share", source, "--private", "--tracker", tracker.url("http"), "--json"
+        sharer, "share", source, "--private", "--tracker", tracker.url("http"), "--json"
     )
-    node = mesh.node("sharer")
+    node = mesh.node(sharer)
     block_until(lambda: tracker.swarms)
     link = done.last["link"]
+    assert Link.parse(link).private
     assert not Link.parse(link).peers
-    first = mesh.start_get("user", link, "--max-download", "300kB", "--output", "copy")
+    first = mesh.start_get(user, link, "--max-download", "300kB", "--output", "copy")
     first.expect("progress", lambda event: event["chunks_done"] > 0)
     first.kill()
     # The link's trackers are in the resume data.
-    complete = mesh.resume("user", done.last["file_id"])
+    complete = mesh.resume(user, done.last["file_id"])
     assert found(complete) == ["tracker"]
-    assert same(mesh.files("user") / "copy", source)
-    assert mesh.run("sharer", "unshare", done.last["file_id"]).code == 0
+    assert same(mesh.files(user) / "copy", source)
+    assert mesh.run(sharer, "unshare", done.last["file_id"]).code == 0
     block_until(lambda: tracker.events()[-1] == "stopped")
     assert node.process.stop().code == 0
 

@@ -27,6 +27,7 @@ LINKS = st.builds(
     st.none() | IDS,
     st.lists(TRACKERS, max_size=3).map(tuple),
     st.lists(IDS.map(NodeId), max_size=4).map(tuple),
+    st.booleans(),
 )
 
 

@@ -58,6 +58,14 @@ def test_bare_ids_and_unknown_fields(text: str) -> None:
     assert Link.parse(text) == Link(ID)
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_a_private_share_is_told_as_such(private: bool) -> None:
+    link = Link(ID, "a", key=KEY, private=private)
+    assert Link.parse(link.text) == link
+    assert ("private=1" in link.text) is private
+    assert not Link.parse(f"{ID.hex()}?private=0").private
+
+
 def test_the_key_shows_in_text_only() -> None:
     link = Link(ID, key=KEY)
     assert KEY_TEXT in link.text

@@ -66,6 +66,13 @@ def test_a_snapshot_reads_back() -> None:
     assert recover(raw, BOOT) == Recovered(META, mask_of([0, 19]), 0, mask_of([4]), damaged=False)
 
 
+@pytest.mark.parametrize("trackers", [(), ("udp://t.example:1", "https://t.example/a")])
+@pytest.mark.parametrize("private", [False, True])
+def test_what_a_link_said_reads_back(trackers: tuple[str, ...], private: bool) -> None:
+    meta = dataclasses.replace(META, trackers=trackers, private=private)
+    assert recover(encode(meta=meta), BOOT).meta == meta
+
+
 def test_paths_that_are_no_utf8_read_back() -> None:
     assert recover(forge(fields() | {"output": "/\udcff"}), BOOT).meta.output == "/\udcff"
 
@@ -200,7 +207,7 @@ def test_metadata_at_its_limits_is_read(name: str, value: int) -> None:
     assert getattr(recover(forge(fields() | {name: value}), BOOT).meta, name) == value
 
 
-MAY_LACK = {"trackers"}  # resume data of before had none
+MAY_LACK = {"trackers", "private"}  # resume data of before had none
 
 
 @pytest.mark.parametrize(

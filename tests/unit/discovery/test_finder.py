@@ -32,12 +32,12 @@ class Setting:
         self.interests.add(discovery_tag(OTHER), wanted=False)
         self.book = PeerBook(Random(1), linked or set())
         self.reports: list[str] = []
-        tags = {discovery_tag(share): share for share in (SHARE, OTHER)}
+        self.tags = {discovery_tag(share): share for share in (SHARE, OTHER)}
         self.finder = Finder(
             self.interests,
             self.book,
             me=ME,
-            tags=tags,
+            tags=self.tags,
             report=self.reports.append,
             rng=Random(1),
         )
@@ -53,7 +53,8 @@ class Setting:
         source: Source = Source.LAN,
     ) -> None:
         address = Address(host, port)
-        self.finder.sighted(source, Sighting(discovery_tag(share), address, teller, process))
+        tell = self.finder.listener(source, self.interests, self.tags)
+        tell(Sighting(discovery_tag(share), address, teller, process))
 
     @property
     def known(self) -> list[str]:

@@ -15,6 +15,7 @@ from furymesh.wire.tracker import (
     DEFAULT_INTERVAL,
     MAX_INTERVAL,
     MAX_PEERS,
+    MAX_TRACKER_ID,
     MIN_INTERVAL,
     Announce,
     Answer,
@@ -233,3 +234,10 @@ def test_udp_answers_are_read() -> None:
 def test_udp_packets_of_another_form_are_refused(packet: bytes) -> None:
     with pytest.raises(ProtocolError):
         tracker_udp.parse_announced(packet, ip_size=4)
+
+
+@pytest.mark.parametrize("tracker_id", [7, b"x" * (MAX_TRACKER_ID + 1)])
+def test_a_tracker_id_that_could_not_be_sent_back_is_left_out(tracker_id: Value) -> None:
+    answer = parse_answer(bencoded({b"interval": 900, b"tracker id": tracker_id}))
+    assert isinstance(answer, Answer)
+    assert answer.tracker_id == b""
