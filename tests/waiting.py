@@ -39,6 +39,15 @@ def holds(condition: Condition, seconds: float, pause: float = BLOCKING_LOOK_SEC
         assert condition(), _described(condition, f"no longer so after {passed:.2f} s")
 
 
+async def stays(condition: Condition, seconds: float) -> None:
+    """`holds` while other tasks work: what must not come of an event has that long to come."""
+    start = trio.current_time()
+    while (passed := trio.current_time() - start) < seconds:
+        assert condition(), _described(condition, f"no longer so after {passed:.2f} s")
+        await trio.sleep(LOOK_SECONDS)
+    assert condition(), _described(condition, f"no longer so after {seconds:.2f} s")
+
+
 def looks(pause: float, seconds: float = math.inf) -> Iterator[float]:
     """Seconds passed: at once, then after each `pause`, and the last at `seconds`."""
     start = time.monotonic()
