@@ -53,7 +53,7 @@ proto: $(READY)  ## regenerate furymesh/wire/pb after a change in proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=furymesh/wire/pb --pyi_out=furymesh/wire/pb proto/furymesh.proto
 
 lock:  ## resolve the dependencies anew and pin them with hashes
-	$(BIN)/pip-compile --quiet --extra dev --extra sftp --generate-hashes --strip-extras --allow-unsafe \
+	$(BIN)/pip-compile --quiet --extra dev --extra sftp --extra watch --generate-hashes --strip-extras --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
 	  --output-file requirements.lock pyproject.toml
 
