@@ -75,6 +75,7 @@ class Scheduler:
         max_senders: int = UNLIMITED,
     ) -> None:
         self.max_senders = max_senders  # at least one; may be changed at any time
+        self.limited = False  # our own limit sets the rate: no peer would be faster
         self.ledger = Ledger(geometry, have, skipped)
         self.verifiable = 0  # chunks whose digest is known; no others are requested
         self._geometry = geometry
@@ -284,7 +285,7 @@ class Scheduler:
         owes; if that would take too long, it is taken back at once.
         """
         self._yielding = None
-        if self._debts.senders < self.max_senders:
+        if self.limited or self._debts.senders < self.max_senders:
             return []
         wanted = self.verifiable & ~self.ledger.have
         waiting = (

@@ -55,6 +55,11 @@ class Budget:
         """The most bytes of a chunk to send as one piece; None is no limit."""
         return None if self.rate is None else max(int(self.rate * RECORD_SECONDS), MIN_QUANTUM)
 
+    @property
+    def reached(self) -> bool:
+        """Whether all of it is being spent: more streams would not bring more."""
+        return self.rate is not None and self._free_at >= trio.current_time() - self._credit
+
     def spend(self, size: int) -> float:
         """Book `size` bytes, which may be negative to give some back.
 

@@ -18,6 +18,7 @@ from furymesh.core.errors import DiskFullError, FuryMeshError, PeerError
 from furymesh.core.ids import NodeId, node_id_text
 from furymesh.core.manifest import Manifest
 from furymesh.core.scheduler import TICK, Action, Cancel, Request, Scheduler
+from furymesh.core.senders import SenderCount
 from furymesh.net.tasks import open_tasks
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
@@ -77,11 +78,13 @@ class Fetching(ManifestFetcher):
             self._geometry, self._swarm.rng, have=have, max_senders=self._arrivals.senders
         )
         self._scheduler.verifiable = manifest.verifiable
+        self._senders = SenderCount(self._geometry.chunk_size)
         self._members: dict[int, Member] = {}
         self._held: set[int] = set()  # members that wait for a slab
         self._news = trio.Event()
         self._settled = trio.Event()
         self._failure: FuryMeshError | None = None
+        self._count_senders(self._swarm.now())
         for member in share.members.values():
             self._enter(member)
 
@@ -141,7 +144,7 @@ class Fetching(ManifestFetcher):
         while True:
             await trio.sleep(TICK)
             now, scheduler = self._swarm.now(), self._scheduler
-            scheduler.max_senders = self._arrivals.senders  # other downloads come and go
+            self._count_senders(now)
             ping = now - last_ping >= PING_SECONDS
             if ping:
                 last_ping = now
@@ -159,6 +162,15 @@ class Fetching(ManifestFetcher):
                 cancelled = next(iter(member.cancelled.values()), None)
                 if cancelled is not None and now - cancelled.since > CONFIRM_SECONDS:
                     member.link.close(PeerError("the peer did not end what it had begun to send"))
+
+    def _count_senders(self, now: float) -> None:
+        """Other downloads come and go, and limits change."""
+        budgets = [*self._swarm.endpoint.download, self.share.download]
+        limit = min((budget.rate for budget in budgets if budget.rate is not None), default=None)
+        reached = any(budget.reached for budget in budgets)
+        most = self._arrivals.senders
+        self._scheduler.max_senders = self._senders.look(now, limit, reached, most)
+        self._scheduler.limited = reached
 
     def _count_unfinished(self, now: float, member: Member) -> None:
         """Under a limit of ours a piece may take minutes: what came of it is progress too."""

@@ -366,6 +366,13 @@ def test_a_slow_peer_does_not_make_way_while_it_waits_for_our_room() -> None:
     assert scheduler.owes(1, chunk)
 
 
+def test_a_slow_peer_does_not_make_way_where_our_own_limit_sets_the_rate() -> None:
+    scheduler, chunk, now = slow_and_waited_for()
+    scheduler.limited = True
+    assert scheduler.tick(now + TICK) == []
+    assert scheduler.owes(1, chunk)
+
+
 @pytest.mark.parametrize(("gain", "keeps"), [(0.9, True), (1.1, False)])
 def test_the_only_place_to_send_goes_to_a_peer_that_is_far_better(gain: float, keeps: bool) -> None:
     scheduler = make(20)

@@ -120,6 +120,20 @@ async def test_what_is_received(
     assert 0.995 * 10 * rate - links * MIN_QUANTUM <= sum(got) <= bound(rate, 10, links)
 
 
+async def test_a_budget_is_reached_while_all_of_it_is_spent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    budget = Budget(20_000)
+    assert not Budget().reached
+    await trio.sleep(1)
+    assert not budget.reached
+    for _ in range(20):
+        await trio.sleep_until(budget.spend(5_000))
+        assert budget.reached
+    await trio.sleep(1)
+    assert not budget.reached
+
+
 @pytest.mark.parametrize("rate", [200_000, 5_000_000, 100_000_000])
 async def test_waking_late_costs_nothing(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, rate: int

@@ -11,17 +11,20 @@ import trio
 from furymesh.core.errors import AlreadyRunningError, DiskFullError, UnavailableError
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
+from furymesh.core.senders import CHUNK_SECONDS
 from furymesh.discovery.book import Source
 from furymesh.net.secure_link import SecureLink
+from furymesh.net.throttle import Budget
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm import dialling
 from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Connected, Note, Progress, Result, Started, Waiting
+from furymesh.swarm.fetching import Fetching
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of
-from tests.waiting import until
+from tests.waiting import stays, until
 
 
 async def test_file_arrives_whole(tmp_path: Path) -> None:
@@ -372,3 +375,22 @@ async def test_chunks_that_a_full_disk_did_not_save_are_fetched_again(
 
 def _notes(peer: Peer) -> list[str]:
     return [event.text for event in peer.events if isinstance(event, Note)]
+
+
+async def test_under_a_download_limit_few_are_asked_at_once(tmp_path: Path) -> None:
+    data = blob(200)
+    async with lab(tmp_path, *"abcdefgh", "user") as (*seeds, user):
+        user.swarm.endpoint.download = [Budget(2 * CHUNK)]
+        for seed in seeds:
+            seed.serve(data)
+        download = user.download(data, *seeds)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: len(download.share.members) == len(seeds))
+            await until(lambda: download.share.fetcher is not None)
+            fetching = download.share.fetcher
+            assert isinstance(fetching, Fetching)
+            few = CHUNK_SECONDS * 2
+            await stays(lambda: fetching._scheduler._debts.senders <= few, 2.0)
+            await until(lambda: fetching.chunks_done)
+            nursery.cancel_scope.cancel()
