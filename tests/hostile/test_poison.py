@@ -116,17 +116,21 @@ def test_any_number_of_poisoners_is_survived(
     sent = poisoned(mesh, film, bad, how)
     record_property("row", 11)
     record_property("cases", bad)
-    record_property("result", f"{bad} of {PEERS}, {how}: exact, {sent} bad chunks")
+    record_property("result", f"{bad} of {PEERS} liars ({how}): {sent} bad chunks, the file exact")
 
 
 # --- peers that go away, stall or lie about what they have -----------------------------
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("how", ["stalls", "vanishes", "lies"])
-def test_peer_that_ends_in_the_middle_of_a_chunk_holds_nobody_up(
-    mesh: Mesh, film: Film, how: str
+@pytest.mark.parametrize(
+    "count", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 5, 9))]
+)
+def test_peers_that_end_in_the_middle_of_a_chunk_hold_nobody_up(
+    mesh: Mesh, film: Film, count: int, how: str, record_property: Record
 ) -> None:
-    gone = [new_peer(Content(film.path, CHUNK)) for _ in range(3)]
+    gone = [new_peer(Content(film.path, CHUNK)) for _ in range(count)]
     for peer in gone:
         match how:
             case "stalls":
@@ -144,3 +148,5 @@ def test_peer_that_ends_in_the_middle_of_a_chunk_holds_nobody_up(
     assert same(Path(complete["path"]), film.path)
     assert not BanStore(mesh.home("user")).load()[0], "nobody sent a wrong byte"
     assert complete["seconds"] < STALL_SECONDS
+    record_property("cases", count)
+    record_property("result", f"{how}: complete after {complete['seconds']:.1f} s")

@@ -181,7 +181,7 @@ def test_a_lossy_network_is_used_again_as_soon_as_it_heals(
     record_property("cases", 1)
     record_property(
         "result",
-        f"{loss:.0%} loss each way for {LOSSY_SECONDS:.0f} s, {in_it} bytes in it;"
+        f"{loss:.0%} loss each way for {LOSSY_SECONDS:.0f} s: {in_it / 1e6:.1f} MB in it,"
         f" going on {took:.0f} s after it",
     )
 

@@ -140,7 +140,8 @@ def some(raw: bytes, long: bool) -> list[Damage]:
 
 def told(record: Record, name: str, count: int, downloads: int = 0) -> None:
     record("cases", count)
-    record("result", f"{name}: all noticed or harmless, {downloads} downloads ended equal")
+    ended = f"damaged {name}: {downloads:,} downloads ended equal"
+    record("result", ended if downloads else "all noticed or harmless")
 
 
 # --- what a download stands on --------------------------------------------------------

@@ -211,4 +211,4 @@ def test_power_cut_at_every_moment(
     assert len(states) >= LONG_STATES
     record_property("cases", len(states))
     trio.run(survive, setting, recording, states, tmp_path / "lost")
-    record_property("result", f"{make.__name__}: no chunk believed in that was not there")
+    record_property("result", "no chunk believed in that was not there")
