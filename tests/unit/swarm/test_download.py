@@ -387,7 +387,7 @@ async def test_under_a_download_limit_few_are_asked_at_once(tmp_path: Path) -> N
         async with trio.open_nursery() as nursery:
             nursery.start_soon(download.run, user.links)
             await until(lambda: len(download.share.members) == len(seeds))
-            await until(lambda: download.share.fetcher is not None)
+            await until(lambda: isinstance(download.share.fetcher, Fetching))
             fetching = download.share.fetcher
             assert isinstance(fetching, Fetching)
             few = CHUNK_SECONDS * 2
