@@ -9,6 +9,16 @@ import pytest
 
 from tests.e2e.mesh import Mesh
 
+# Where long forms run side by side (`make torture`): what mostly waits, what mostly
+# computes, and the rest, whose tests follow each other.
+BESIDE = {"test_soak.py": "waits", "fuzz": "computes", "power": "computes"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        group = next((BESIDE[part] for part in item.path.parts if part in BESIDE), "acts")
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
