@@ -146,7 +146,7 @@ def _path_fault(path: str) -> str | None:
 
 
 def _note_spelling(path: str, spellings: dict[str, str]) -> None:
-    other = spellings.setdefault(_folded(path), path)
+    other = spellings.setdefault(folded(path), path)
     if other != path:
         raise InvalidManifestError(
             f"refused path {_quoted(path)}: it collides with {_quoted(other)}"
@@ -154,7 +154,7 @@ def _note_spelling(path: str, spellings: dict[str, str]) -> None:
         )
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Equal for canonical caseless matches (Unicode Standard, section 3.13, D145)."""
     if text.isascii():
         return text.lower()

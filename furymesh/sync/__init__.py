@@ -7,13 +7,17 @@ thread at a time; the folder's own lock keeps other processes out.
 """
 
 from furymesh.sync.file_writer import FileWriter
-from furymesh.sync.folder import Folder, is_reserved
+from furymesh.sync.folder import Folder
 from furymesh.sync.group_commit import GroupCommit
-from furymesh.sync.lock_format import IncomingFile, Status
+from furymesh.sync.lock_format import MAX_FILES, IncomingFile, Status
+from furymesh.sync.names import LOCK_NAME, LOG_NAME, is_reserved
 from furymesh.sync.plan import ResumePlan, resume_message
 from furymesh.sync.transfer_lock import TransferLockManager
 
 __all__ = [
+    "LOCK_NAME",
+    "LOG_NAME",
+    "MAX_FILES",
     "FileWriter",
     "Folder",
     "GroupCommit",

@@ -1,9 +1,8 @@
 """Writing one file as it arrives: to ``name.part``, and to its name when it is whole.
 
 Always true: `written` bytes at the start of the part are those that were
-passed in, and `hasher` has seen them. The final name appears by rename, once
-the whole part was read back from the disk's cache with the right digest and
-made durable. Nothing is held open between calls but directories.
+passed in, and `hasher` has seen them. Nothing is held open between calls but
+directories. When the part is whole, `furymesh.sync.completion` takes over.
 
 What the disk refuses is one line in ``transfer_warnings.log`` and in `error`:
 nothing of that call counts, and it may be tried again.
@@ -15,26 +14,24 @@ import hashlib
 import os
 from pathlib import Path
 
-from furymesh.core.errors import FuryMeshError, UsageError, VerificationError
+from furymesh.core.errors import EnvironmentFault, FuryMeshError, UsageError
 from furymesh.core.paths import shown
-from furymesh.storage.files import open_beneath, write_at
-from furymesh.sync.folder import Folder, part_name, split_path
-from furymesh.sync.found import drop_part, hash_into
+from furymesh.storage.files import write_at
+from furymesh.sync.completion import Completion
+from furymesh.sync.folder import Folder
+from furymesh.sync.found import hash_into
 from furymesh.sync.group_commit import GroupCommit
 from furymesh.sync.lock_format import Status
-from furymesh.sync.naming import give_name
+from furymesh.sync.parts import create_part, drop_part, is_passing, open_part
 from furymesh.sync.transfer_lock import TransferLockManager
-
-MAX_RETRIES = 3  # after as many wrong digests the sender, or this disk, is broken
-_FILE_MODE = 0o666  # less the umask, as of any file that a user makes
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FileWriter:
     """One file below a folder, written front to back. Methods block.
 
-    `error` is what went wrong last, None if nothing; `saved_as` the final name
-    once it `is_complete`; `retries` how often the content was wrong.
+    `error` is what went wrong last, None if nothing. The rest is as documented:
+    `written` bytes are in the part, `hasher` has seen them, `is_complete` is true
+    once the final name is durable.
     """
 
     def __init__(
@@ -48,21 +45,30 @@ class FileWriter:
         expected_hash: str | None = None,
         folder: Folder | None = None,
         commit: GroupCommit | None = None,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
     ) -> None:
         """A file of `size` bytes that begins at byte `offset` of the unified stream.
 
         `filename` is relative to the folder: that of the lock manager, or
         `folder`, or the working directory. The SHA-256 that the content must
         have, in hex, is `expected_hash` or the lock's. With `commit` the file is
-        made durable and gets its name with others, else by itself.
+        made durable and gets its name with others, else by itself. `mode` (its
+        permissions) and `mtime_ns` are given to it first, if they are not None.
 
         Raises InvalidManifestError for a path that is refused, UsageError for
-        a size that cannot be.
+        a size that cannot be, or is not the lock's.
         """
         if size < 0 or offset < 0:
             raise UsageError(f"{shown(filename)} cannot have {size} bytes from byte {offset} on")
-        self._parents, self._name = split_path(filename)
-        self._part = part_name(self._name)
+        shared = commit or lock_manager
+        self.folder = folder or (shared.folder if shared else Folder())
+        self.place = self.folder.place(filename)
+        state = lock_manager.get_state(filename) if lock_manager else None
+        if state and state.size != size:
+            raise UsageError(f"{shown(filename)} has {state.size} bytes in the lock, not {size}")
+        if expected_hash is None and state:
+            expected_hash = state.original_hash
         self.filename = filename
         self.size = size
         self.offset = offset
@@ -73,46 +79,46 @@ class FileWriter:
         self.needs_rehash = False
         self.overwrite_mode = overwrite_mode
         self.error: FuryMeshError | None = None
-        self._saved_name = ""
-        self.retries = 0
-        self._commit = commit
-        self._handed_over = False  # whole, and waiting for the commit
-        shared = commit or lock_manager
-        self._folder = folder or (shared.folder if shared else Folder())
         self._own_folder = folder is None and shared is None
-        if expected_hash is None and lock_manager:
-            state = lock_manager.get_state(filename)
-            expected_hash = state.original_hash if state else None
-        self._expected_hash = (expected_hash or "").lower()
+        self._completion = Completion(self, commit, expected_hash or "", mode, mtime_ns)
 
     @property
     def part_file(self) -> Path:
         """Where the file lies until it is whole."""
-        return self._folder.path.joinpath(*self._parents, self._part)
+        return self.folder.path.joinpath(*self.place.parents, self.place.part)
 
     @property
     def saved_as(self) -> Path | None:
         """The final name, once it has one."""
-        if not self._saved_name:
-            return None
-        return self._folder.path.joinpath(*self._parents, self._saved_name)
+        name = self._completion.saved_name
+        return self.folder.path.joinpath(*self.place.parents, name) if name else None
+
+    @property
+    def retries(self) -> int:
+        """How often the whole file was wrong, or lost, and began afresh."""
+        return self._completion.retries
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether that was too often: the file is given up."""
+        return self._completion.has_failed
 
     # --- writing --------------------------------------------------------------
 
     def open_for_writing(self, resume_bytes: int = 0) -> None:
-        """Make ready, going on after the first `resume_bytes` of the part if they are there.
+        """Make ready, going on after the first `resume_bytes` if the part has just these.
 
         They are hashed when the first chunk comes, or now if nothing is missing.
         A part of another size begins afresh: see `written`.
         """
         try:
-            self._folder.directory(self._parents, make=True)
+            self.folder.directory(self.place.parents, make=True)
             if resume_bytes > 0:
                 self._take_up(resume_bytes)
             if self.written == self.size:
                 self.complete_file()
         except OSError as error:
-            self._refused("begin", error)
+            self.refused("begin", error)
         finally:
             self._let_go()
 
@@ -124,30 +130,29 @@ class FileWriter:
         says from where the file is to be sent. The last byte completes it.
         """
         chunk = memoryview(data)[: self.size - self.written]
-        if not chunk or self.is_complete or self.retries > MAX_RETRIES:
+        if not chunk or self.is_complete or self.has_failed:
             return 0
         try:
-            fd = self._open_part()
+            fd = self._open_part("write")
+            if fd is None:
+                return 0
             try:
                 if self.needs_rehash and not self._ensure_resume_hash(fd):
-                    self.reset_for_retry()
                     return 0
                 write_at(fd, chunk, self.written)
                 # What comes in one piece and has a digest to match is hashed once, read back.
-                if self.written or len(chunk) < self.size or not self._expected_hash:
+                if self.written or len(chunk) < self.size or not self._completion.expected_hash:
                     self.hasher.update(chunk)
                 self.written += len(chunk)
                 self.error = None
-                if self.written < self.size:
-                    self._tell(Status.IN_PROGRESS)
-                else:
-                    self._complete(fd)
+                if self.written == self.size:
+                    self._completion.begin(fd)
+                elif not self.tell(Status.IN_PROGRESS):
+                    return 0
             finally:
                 os.close(fd)
         except OSError as error:
-            self._refused("write", error)
-            if isinstance(error, FileNotFoundError) and self.written:
-                self.reset_for_retry()  # the part is gone: there is nothing to go on from
+            self.refused("write", error)
             return 0
         finally:
             self._let_go()
@@ -159,23 +164,22 @@ class FileWriter:
         If its digest is wrong the file is to be sent again from its start, up to
         three times; then it has failed, and its part is removed.
         """
-        if self.is_complete or self._handed_over:
+        if self.is_complete or self._completion.waiting:
             return
         if self.written < self.size:
             raise UsageError(f"{shown(self.filename)} lacks {self.size - self.written} bytes")
         try:
-            fd = self._open_part()
+            fd = self._open_part("finish")
+            if fd is None:
+                return
             try:
                 if not self.needs_rehash or self._ensure_resume_hash(fd):
-                    self._complete(fd)
-                else:
-                    self.reset_for_retry()
+                    self.error = None
+                    self._completion.begin(fd)
             finally:
                 os.close(fd)
         except OSError as error:
-            self._refused("finish", error)
-            if isinstance(error, FileNotFoundError):
-                self.reset_for_retry()
+            self.refused("finish", error)
         finally:
             self._let_go()
 
@@ -184,19 +188,21 @@ class FileWriter:
         self.written = 0
         self.hasher = hashlib.sha256()
         self.needs_rehash = False
-        self._handed_over = False
+        self._completion.waiting = False
+        status = Status.PENDING
         try:
-            drop_part(self._folder, self.filename)
+            drop_part(self.folder, self.place)
         except OSError as error:
-            self._refused("begin", error)
-        self._tell(Status.PENDING)
+            self.refused("begin", error)
+            status = Status.FAILED  # of those no part is gone on from
+        self.tell(status)
         self._let_go()
 
     def needs_data(self, stream_position: int) -> bool:
         """Whether the byte at this position of the unified stream is missing here."""
         return (
             not self.is_complete
-            and self.retries <= MAX_RETRIES
+            and not self.has_failed
             and self.offset + self.written <= stream_position < self.offset + self.size
         )
 
@@ -207,77 +213,57 @@ class FileWriter:
     def close(self) -> None:
         """Nothing is open between calls."""
 
-    # --- for the commit -------------------------------------------------------
+    # --- for the completion ---------------------------------------------------
 
-    def place(self) -> bool:
-        """Give the part, whose data is durable, its final name; False if that is refused."""
-        try:
-            name = give_name(self._folder, self.filename, overwrite=self.overwrite_mode)
-        except OSError as error:
-            self._refused("finish", error)
-            self._handed_over = False
-            if isinstance(error, FileNotFoundError):
-                self.reset_for_retry()
-            return False
-        self._saved_name = name
-        return True
-
-    def finish(self) -> None:
-        """Note that the final name is durable too."""
-        self.is_complete = True
-        self._handed_over = False
-        if self.lock_manager and self.lock_manager.get_state(self.filename):
-            try:
-                directory = self._folder.directory(self._parents)
-                status = os.stat(self._saved_name, dir_fd=directory, follow_symlinks=False)
-            except OSError:
-                return  # somebody took it away already
-            self.lock_manager.complete(self.filename, self._saved_name, self.get_hash(), status)
-
-    def lose(self, error: OSError) -> None:
-        """Note that the data may not be on the disk, whatever was written: it is sent again."""
-        self._refused("sync", error)
-        self._saved_name = ""
+    def tell(self, status: Status) -> bool:
+        """Note in the lock how far the file is; False if what was written is lost meanwhile."""
+        lock = self.lock_manager
+        if lock is None or lock.get_state(self.filename) is None:
+            return True
+        digest = self.get_hash() if self.written else None
+        lock.update_file_status(self.filename, status, self.written, digest)
+        state = lock.get_state(self.filename)
+        if state is None or state.transferred_bytes == self.written:
+            return True
+        # The disk has lost it while the lock was made durable, which the log tells.
         self.reset_for_retry()
+        self.error = self.part_is_gone("sync")
+        return False
+
+    def refused(self, action: str, error: OSError) -> None:
+        """Note an error of the system."""
+        fault = self.folder.fault(self.filename, action, error)
+        self.error = fault
+        self.folder.warn(str(fault))
+
+    def part_is_gone(self, action: str) -> EnvironmentFault:
+        """What there is to say when there is no part to go on from."""
+        name = shown(self.filename)
+        return EnvironmentFault(f"cannot {action} {name}: its part was lost or changed")
 
     # --- within ---------------------------------------------------------------
 
-    def _open_part(self) -> int:
-        if self.written:
-            directory = self._folder.directory(self._parents)
-            return open_beneath(directory, (self._part,), os.O_RDWR)
-        try:
-            return self._create_part()
-        except FileNotFoundError:
-            self._folder.forget_directories()  # one of them was removed meanwhile
-            return self._create_part()
-
-    def _create_part(self) -> int:
-        """A new part: what has its name may be a link, or have other names."""
-        directory = self._folder.directory(self._parents, make=True)
-        try:
-            return os.open(self._part, _CREATE, _FILE_MODE, dir_fd=directory)
-        except FileExistsError:
-            os.unlink(self._part, dir_fd=directory)
-            return os.open(self._part, _CREATE, _FILE_MODE, dir_fd=directory)
+    def _open_part(self, action: str) -> int | None:
+        """The part; None if there is none to go on from any more."""
+        if not self.written:
+            return create_part(self.folder, self.place)
+        fd = open_part(self.folder, self.place)
+        if fd is None:
+            self.reset_for_retry()
+            self.error = self.part_is_gone(action)
+        return fd
 
     def _take_up(self, resume_bytes: int) -> None:
-        directory = self._folder.directory(self._parents)
-        try:
-            fd = open_beneath(directory, (self._part,), os.O_RDWR)
-        except FileNotFoundError:
-            here = 0
+        fd = open_part(self.folder, self.place)
+        here = 0
+        if fd is not None:
+            here = os.fstat(fd).st_size
+            os.close(fd)
+        if here == resume_bytes <= self.size:
+            self.written, self.needs_rehash = resume_bytes, True
         else:
-            try:
-                here = os.fstat(fd).st_size
-                if resume_bytes <= min(here, self.size):
-                    os.ftruncate(fd, resume_bytes)
-                    self.written, self.needs_rehash = resume_bytes, True
-                    return
-            finally:
-                os.close(fd)
-        self._warn(f"its part has {here} bytes instead of {resume_bytes}: it begins afresh")
-        self.reset_for_retry()
+            self._warn(f"its part has {here} bytes instead of {resume_bytes}: it begins afresh")
+            self.reset_for_retry()
 
     def _ensure_resume_hash(self, fd: int) -> bool:
         """Hash what an earlier run wrote; False if it is not what the lock vouches for."""
@@ -286,69 +272,25 @@ class FileWriter:
         state = self.lock_manager.get_state(self.filename) if self.lock_manager else None
         if state and state.partial_hash and state.transferred_bytes <= self.written:
             vouched, digest = state.transferred_bytes, state.partial_hash
-        read = hash_into(hasher, fd, 0, vouched)
-        if digest and hasher.hexdigest() != digest:
+        try:
+            read = hash_into(hasher, fd, 0, vouched)
+            sound = not digest or hasher.hexdigest() == digest
+            read += hash_into(hasher, fd, read, self.written)
+        except OSError as error:
+            if is_passing(error):
+                raise
+            sound = False
+        if not sound or read != self.written:
             self._warn("its part is not what was received: it begins afresh")
-            return False
-        read += hash_into(hasher, fd, read, self.written)
-        if read != self.written:
-            self._warn("its part has been cut: it begins afresh")
+            self.reset_for_retry()
+            self.error = self.part_is_gone("go on with")
             return False
         self.hasher, self.needs_rehash = hasher, False
         return True
 
-    def _complete(self, fd: int) -> None:
-        """Check what is in the file, whatever was passed in; raises OSError before that."""
-        status = os.fstat(fd)
-        if status.st_size > self.size:
-            os.ftruncate(fd, self.size)
-        found = hashlib.sha256()
-        hash_into(found, fd, 0, self.size)
-        wanted, self.hasher = self._expected_hash or self.get_hash(), found
-        if found.hexdigest() != wanted:
-            self._mismatch()
-        elif self._commit:
-            self._handed_over = True
-            self._commit.add(self, status.st_dev, self._parents)
-        else:
-            self._commit_alone(fd)
-
-    def _commit_alone(self, fd: int) -> None:
-        try:
-            os.fdatasync(fd)
-            if not self.place():
-                return
-            self._folder.sync_names(self._parents)
-        except OSError as error:
-            self.lose(error)
-        else:
-            self.finish()
-
-    def _mismatch(self) -> None:
-        self.retries += 1
-        again = self.retries <= MAX_RETRIES
-        what = "it is sent again" if again else "given up"
-        self._warn(f"its SHA-256 is wrong ({self.retries} of {MAX_RETRIES + 1} times): {what}")
-        self.reset_for_retry()
-        if not again:
-            self._tell(Status.FAILED)
-        self.error = VerificationError(
-            f"{shown(self.filename)} did not arrive with the SHA-256 that was promised: {what}"
-        )
-
-    def _tell(self, status: Status) -> None:
-        if self.lock_manager and self.lock_manager.get_state(self.filename):
-            digest = self.get_hash() if self.written else None
-            self.lock_manager.update_file_status(self.filename, status, self.written, digest)
-
-    def _refused(self, action: str, error: OSError) -> None:
-        fault = self._folder.fault(self.filename, action, error)
-        self.error = fault
-        self._folder.warn(str(fault))
-
     def _warn(self, what: str) -> None:
-        self._folder.warn(f"{self.filename}: {what}")
+        self.folder.warn(f"{self.filename}: {what}")
 
     def _let_go(self) -> None:
         if self._own_folder:
-            self._folder.close()
+            self.folder.close()

@@ -1,24 +1,24 @@
-"""The folder that files arrive in: nothing outside of it is opened or changed.
+"""The folder that files arrive in, and which of its names are on the disk for sure.
 
 Always true: every descriptor here was reached from the root's, name by name,
-without following a link. Directories stay open only until `forget_directories`,
-which every commit calls: one that somebody moves away is soon noticed.
+without following a link, so nothing outside is opened or changed. Directories
+stay open only until `forget_directories`, which every write of the lock and
+every commit of a group calls: one that somebody moves away is soon noticed. What was
+not seen to be synced since it changed, or since this process began, is not
+believed to be: `sync_names` does it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache, lru_cache
-from hashlib import sha256
 from pathlib import Path
 
-from furymesh.core.errors import EnvironmentFault, InvalidManifestError
-from furymesh.core.paths import check_path, shown
+from furymesh.core.errors import EnvironmentFault
+from furymesh.core.paths import shown
 from furymesh.storage.files import (
     PRIVATE_FILE,
     open_beneath,
@@ -26,16 +26,11 @@ from furymesh.storage.files import (
     translating,
     write_all,
 )
-from furymesh.storage.part_names import MAX_NAME_BYTES, fitting_name
+from furymesh.sync.names import LOG_NAME, Parents, Place, place_of
 
-LOCK_NAME = ".transfer_lock.json"
-LOG_NAME = "transfer_warnings.log"
-PART_SUFFIX = ".part"
 MAX_OPEN_DIRECTORIES = 32  # files arrive in order, so those of one directory come together
+MAX_SYNCED_DIRECTORIES = 10_000  # remembered; to forget one costs a sync that changes nothing
 MAX_LOG_SIZE = 1_000_000  # bytes; what a hostile sender makes us complain of stays bounded
-KEPT_PATHS = 1024  # checked paths: more than wait for one commit
-
-Parents = tuple[str, ...]
 
 
 class Folder:
@@ -45,14 +40,22 @@ class Folder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] = ".", clock: Callable[[], float] = time.time
+        self,
+        path: str | os.PathLike[str] = ".",
+        clock: Callable[[], float] = time.time,
+        *,
+        distinct_parts: bool = False,
     ) -> None:
-        """`clock` gives the times in the log, in seconds since 1970."""
+        """`clock` gives the times in the log, in seconds since 1970.
+
+        With `distinct_parts` any file may be called ``name.part``: see `furymesh.sync.names`.
+        """
         self.path = Path(os.path.realpath(path))  # whose name may be a link; none below is
+        self.distinct_parts = distinct_parts
         self._clock = clock
         self._root: int | None = None
         self._open: OrderedDict[Parents, int] = OrderedDict()
-        self._unsynced: set[Parents] = set()  # hold the names of directories that were made
+        self._synced: set[Parents] = set()  # directories
 
     @property
     def root_fd(self) -> int:
@@ -60,6 +63,10 @@ class Folder:
         if self._root is None:
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self._root
+
+    def place(self, filename: str) -> Place:
+        """Where a file that is received lies; raises InvalidManifestError."""
+        return place_of(filename, self.distinct_parts)
 
     def directory(self, parents: Parents, *, make: bool = False) -> int:
         """Lend the descriptor of a directory, until the next call; raises OSError."""
@@ -75,30 +82,28 @@ class Folder:
             if not make:
                 raise
             fd = open_directory_beneath(self.root_fd, parents, make=True)
-            self._unsynced.update(parents[:depth] for depth in range(len(parents)))
+            self._synced.difference_update(_chain(parents))
         self._open[parents] = fd
         if len(self._open) > MAX_OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])
         return fd
 
+    def name_changed(self, parents: Parents) -> None:
+        """Note that a name in this directory was made or changed."""
+        self._synced.discard(parents)
+
+    def names_synced(self, parents: Parents) -> None:
+        """Note that the names in this directory are durable."""
+        if len(self._synced) >= MAX_SYNCED_DIRECTORIES:
+            self._synced.clear()
+        self._synced.add(parents)
+
     def sync_names(self, parents: Parents) -> None:
         """Make the names in a directory durable, and its own; raises OSError."""
-        os.fsync(self.directory(parents))
-        for above in sorted(self._unsynced):
-            os.fsync(self.directory(above))
-        self._unsynced.clear()
-
-    def sync_all(self, parents: Parents) -> None:
-        """Make durable all of the file system that a directory is on; raises OSError.
-
-        One call costs about as much as syncing a few files one by one.
-        """
-        function = _libc_syncfs()
-        if function is None:
-            os.sync()
-        elif function(self.directory(parents)):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        for above in _chain(parents):
+            if above not in self._synced:
+                os.fsync(self.directory(above))
+                self.names_synced(above)
 
     def forget_directories(self) -> None:
         """Look up every directory afresh from now on."""
@@ -119,7 +124,9 @@ class Folder:
         with contextlib.suppress(OSError):
             fd = open_beneath(self.root_fd, (LOG_NAME,), flags, PRIVATE_FILE)
             try:
-                if os.fstat(fd).st_size < MAX_LOG_SIZE:
+                facts = os.fstat(fd)
+                # With a second name it is somebody else's file too.
+                if facts.st_size < MAX_LOG_SIZE and facts.st_nlink <= 1:
                     write_all(fd, f"{when} {shown(message)}\n".encode())
             finally:
                 os.close(fd)
@@ -133,39 +140,6 @@ class Folder:
             return fault
 
 
-@lru_cache(KEPT_PATHS)
-def split_path(filename: str) -> tuple[Parents, str]:
-    """The directories and the name of a file that may be received.
-
-    Raises InvalidManifestError for a path that leads elsewhere, that other
-    systems would change, or that is a name of the transfer's own files.
-    """
-    components = check_path(filename)
-    if is_reserved(filename):
-        raise InvalidManifestError(f'refused path "{shown(filename)}": transfers use that name')
-    return components[:-1], components[-1]
-
-
-def is_reserved(filename: str) -> bool:
-    """Whether a path below the folder is a file of the transfer's own, never of its content."""
-    folded = filename.casefold()
-    # A lock that is being written has dots before and a number after its name.
-    return folded == LOG_NAME or folded.lstrip(".").startswith(LOCK_NAME[1:])
-
-
-def part_name(name: str) -> str:
-    """What a file is called until it is whole: ``name.part``.
-
-    Where that is too long, a digest keeps apart what the cut makes equal.
-    """
-    if len(os.fsencode(name)) <= MAX_NAME_BYTES - len(PART_SUFFIX):
-        return name + PART_SUFFIX
-    return fitting_name(name, f".{sha256(os.fsencode(name)).hexdigest()[:8]}{PART_SUFFIX}")
-
-
-@cache
-def _libc_syncfs() -> ctypes._NamedFuncPointer | None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if function is not None:
-        function.argtypes = (ctypes.c_int,)
-    return function
+def _chain(parents: Parents) -> list[Parents]:
+    """A directory and those that it lies in, from the root down."""
+    return [parents[:depth] for depth in range(len(parents) + 1)]

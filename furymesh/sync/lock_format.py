@@ -10,23 +10,27 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from furymesh.core.errors import InvalidManifestError, UsageError
-from furymesh.core.paths import check_path, check_table
+from furymesh.core.paths import check_table
 from furymesh.core.units import MAX_SIZE
 from furymesh.storage.scan import Facts
-from furymesh.sync.folder import part_name, split_path
+from furymesh.sync.names import place_of
 
 VERSION = "1.0"
-# A file has some 400 bytes in it, and reading takes ten times its size in memory.
+# Reading takes ten times its size in memory.
 MAX_LOCK_SIZE = 64 * 1024 * 1024
+# What a file's some 200 bytes and its path grow by: digits, a second hash, facts, a number.
+MAX_GROWTH = 250
+MAX_FILES = 150_000  # with more of them the shortest paths would not fit
 MAX_TEXT = 64  # characters of an address or a time
 _HASH = re.compile("(?:[0-9a-f]{64})?")
+_json = json.JSONEncoder(ensure_ascii=False).encode  # escapes would make names longer
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -87,11 +91,14 @@ def is_hash(text: str) -> bool:
     return _HASH.fullmatch(text) is not None
 
 
-def incoming_states(file_list: Iterable[IncomingFile]) -> dict[str, FileState]:
+def incoming_states(
+    file_list: Iterable[IncomingFile], check: Callable[[str], object] = place_of
+) -> dict[str, FileState]:
     """Every announced file as one of which nothing has arrived.
 
-    Raises InvalidManifestError for paths that are refused, alone or together,
-    and UsageError for what is not a file's description.
+    `check` raises for a path that cannot be received. Raises InvalidManifestError
+    for paths that are refused, alone or together, and UsageError for what is not
+    a file's description, or too many of them.
     """
     states = {}
     names = []
@@ -108,21 +115,13 @@ def incoming_states(file_list: Iterable[IncomingFile]) -> dict[str, FileState]:
             raise UsageError(
                 f"a file to receive is not described as it should be: {error}"
             ) from None
-        split_path(name)
+        check(name)
         names.append(name)
         states[name] = state
+        if len(names) > MAX_FILES:
+            raise UsageError(f"more than {MAX_FILES:,} files are too many for one transfer")
     check_table(names)
-    for name in names:
-        if _part_path(name) in states:
-            raise InvalidManifestError(
-                f'refused path "{_part_path(name)}": "{name}" has that name until it is whole'
-            )
     return states
-
-
-def _part_path(name: str) -> str:
-    above, slash, last = name.rpartition("/")
-    return above + slash + part_name(last)
 
 
 # --- writing ------------------------------------------------------------------
@@ -134,14 +133,14 @@ def encode_file(name: str, state: FileState) -> str:
     Put together by hand: each of thousands is written twice, and only texts from
     outside need an encoder.
     """
-    saved_as = f', "saved_as": {json.dumps(state.saved_as)}' if state.saved_as else ""
+    saved_as = f', "saved_as": {_json(state.saved_as)}' if state.saved_as else ""
     facts = f', "facts": {list(state.facts)}' if state.facts else ""
     return (
-        f'{json.dumps(name)}: {{"status": "{state.status.value}", "size": {state.size},'
+        f'{_json(name)}: {{"status": "{state.status.value}", "size": {state.size},'
         f' "original_hash": "{state.original_hash}",'
         f' "transferred_bytes": {state.transferred_bytes},'
         f' "partial_hash": "{state.partial_hash}",'
-        f' "last_modified": {json.dumps(state.last_modified)}{saved_as}{facts}}}'
+        f' "last_modified": {_json(state.last_modified)}{saved_as}{facts}}}'
     )
 
 
@@ -157,7 +156,7 @@ def encode(session: Session, files: Iterable[str]) -> bytes:
         "boot_id": session.boot_id,
     }
     body = ",\n".join(files)
-    return f'{json.dumps(head)[:-1]}, "files": {{\n{body}\n}}}}\n'.encode("ascii")
+    return f'{json.dumps(head)[:-1]}, "files": {{\n{body}\n}}}}\n'.encode()
 
 
 def format_time(seconds: float) -> str:
@@ -169,8 +168,11 @@ def format_time(seconds: float) -> str:
 # --- reading ------------------------------------------------------------------
 
 
-def decode(raw: bytes) -> Session:
-    """The session in a lock file; raises ValueError, saying what is wrong with it."""
+def decode(raw: bytes, check: Callable[[str], object] = place_of) -> Session:
+    """The session in a lock file; raises ValueError, saying what is wrong with it.
+
+    `check` raises InvalidManifestError for a path that cannot be received.
+    """
     try:
         value = json.loads(raw)
         _check(value["version"] == VERSION, "version")
@@ -184,9 +186,8 @@ def decode(raw: bytes) -> Session:
             _text(value["sender_ip"], "sender_ip"),
             value["total_size"],
             _text(value.get("boot_id", ""), "boot_id"),
-            {name: _decode_file(name, entry) for name, entry in files.items()},
+            {name: _decode_file(name, entry, check) for name, entry in files.items()},
         )
-        check_table(session.files)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not a transfer lock ({type(error).__name__})") from None
     except (RecursionError, OverflowError, InvalidManifestError) as error:
@@ -194,14 +195,16 @@ def decode(raw: bytes) -> Session:
     return session
 
 
-def _decode_file(name: str, value: Mapping[str, Any]) -> FileState:
-    split_path(name)
+def _decode_file(name: str, value: Mapping[str, Any], check: Callable[[str], object]) -> FileState:
+    check(name)
     size, done = value["size"], value["transferred_bytes"]
     _check(is_size(size), "size")
     _check(is_size(done) and done <= size, "transferred_bytes")
     saved_as = value.get("saved_as", "")
-    # In the file's own directory: one component, and no name of the transfer's own.
-    _check(saved_as == "" or len(check_path(saved_as)) == 1, "saved_as")
+    if saved_as != "":
+        # In the file's own directory: one component, and no name of the transfer's own.
+        _check(isinstance(saved_as, str) and "/" not in saved_as, "saved_as")
+        check(f"x/{saved_as}" if "/" in name else saved_as)
     facts = value.get("facts")
     if facts is not None:
         _check(len(facts) == len(Facts._fields), "facts")

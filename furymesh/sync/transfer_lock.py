@@ -13,50 +13,34 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from furymesh.core.errors import EnvironmentFault, UsageError
 from furymesh.core.paths import shown
-from furymesh.storage.files import (
-    atomic_write,
-    fsync_dir,
-    read_bytes,
-    sweep_temporaries,
-    translating,
-)
+from furymesh.core.units import MAX_SIZE
+from furymesh.storage.files import fsync_dir, sweep_temporaries, translating
 from furymesh.storage.lock import lock_open_file
 from furymesh.storage.resume_reader import current_boot_id
-from furymesh.sync.folder import LOCK_NAME, Folder
-from furymesh.sync.found import (
-    drop_parts,
-    file_digest,
-    find_finished,
-    finished_state,
-    part_size,
-    sync_part,
-    truncate_part,
-)
+from furymesh.sync.folder import Folder
+from furymesh.sync.found import file_digest, finished_state
+from furymesh.sync.lock_file import LockFile, encode_all, read_lock
 from furymesh.sync.lock_format import (
-    MAX_LOCK_SIZE,
+    MAX_FILES,
     MAX_TEXT,
     VERSION,
     FileState,
     IncomingFile,
     Session,
     Status,
-    decode,
-    encode,
-    encode_file,
     incoming_states,
     is_hash,
     is_size,
 )
-from furymesh.sync.plan import ResumePlan, known_content
+from furymesh.sync.names import LOCK_NAME
+from furymesh.sync.parts import drop_parts
+from furymesh.sync.plan import ResumePlan, make_plan, resumable, take_up
 
 STALE_SECONDS = 24 * 3600  # a sender that was away for longer has other files by now
-BATCH_UPDATES = 150
-BATCH_SECONDS = 2.0
-# Each write is of the whole lock. With very many files, this many writes of it are enough.
-MAX_COUNTED_WRITES = 16
 
 
 class TransferLockManager:
@@ -72,26 +56,26 @@ class TransferLockManager:
         self,
         working_dir: str | os.PathLike[str] = ".",
         *,
+        distinct_parts: bool = False,
         clock: Callable[[], float] = time.time,
         boot_id: bytes | None = None,
     ) -> None:
-        """`clock` gives seconds since 1970; `boot_id` 16 bytes, of this boot if None."""
-        self.folder = Folder(working_dir, clock)
+        """`clock` gives seconds since 1970; `boot_id` 16 bytes, of this boot if None.
+
+        With `distinct_parts` any file may be called ``name.part``: see `furymesh.sync.names`.
+        """
+        self.folder = Folder(working_dir, clock, distinct_parts=distinct_parts)
         self.working_dir = self.folder.path
-        self.lock_file_path = self.working_dir / LOCK_NAME
+        self._file = LockFile(self.folder, clock)
+        self.lock_file_path = self._file.path
         self._clock = clock
         boot = current_boot_id() if boot_id is None else boot_id
         self._boot_id = boot.hex() if any(boot) else ""  # "" is like no other
-        self._session: Session | None = None
-        self._texts: dict[str, str] = {}  # the JSON of each file, as last written
-        self._changed: set[str] = set()
-        self._updates = 0
-        self._written_at = 0.0
 
     @property
     def lock_data(self) -> Session | None:
         """The session under way, None before there is one."""
-        return self._session
+        return self._file.session
 
     def __enter__(self) -> TransferLockManager:
         return self
@@ -107,14 +91,13 @@ class TransferLockManager:
         """Begin a transfer of these files, `total_size` bytes; returns its UUID.
 
         Parts that others left are removed. Raises InvalidManifestError and
-        UsageError for files that cannot be received, AlreadyRunningError, and
-        EnvironmentFault.
+        UsageError for files that cannot be received, or are too many for one
+        lock, AlreadyRunningError, and EnvironmentFault.
         """
-        states = incoming_states(file_list)
+        states = incoming_states(file_list, self.folder.place)
         if not is_size(total_size):
             raise UsageError(f"{total_size} bytes cannot be transferred")
         self._hold()
-        self._drop_parts(states)
         session = Session(
             str(uuid.uuid4()),
             self._clock(),
@@ -123,42 +106,44 @@ class TransferLockManager:
             self._boot_id,
             states,
         )
-        self._begin(session)
+        texts = encode_all(session.files)
+        self._drop_parts(states.keys() | _unfinished(self.lock_data))
+        self._file.begin(session, texts)
         return session.session_id
 
     def load_existing_lock(self) -> bool:
         """Take up the session in the lock file; False if there is none of use.
 
         Why it is of no use is in the log; one that is older than 24 hours is
-        removed. Raises AlreadyRunningError, and EnvironmentFault if there is no
-        such folder.
+        removed, with its parts. Raises AlreadyRunningError, and EnvironmentFault if
+        there is no such folder, or the lock could not be read this time.
         """
         self._hold()
-        self._session = None
+        self._file.session = None
+        with contextlib.suppress(EnvironmentFault):  # who was killed left them
+            sweep_temporaries(self.working_dir, LOCK_NAME)
         try:
-            raw = read_bytes(self.lock_file_path, MAX_LOCK_SIZE)
-            if raw is None:
-                return False
-            session = decode(raw)
-        except (ValueError, EnvironmentFault) as error:
+            session = read_lock(self.folder)
+        except ValueError as error:
             self.folder.warn(f"the transfer lock was not used: {error}")
+            return False
+        if session is None:
             return False
         # One of the future is of a clock that was set back: what it says is checked anyway.
         if self._clock() - session.timestamp > STALE_SECONDS:
             self.folder.warn("the transfer lock was older than 24 hours and was removed")
+            self._drop_parts(_unfinished(session))
             with contextlib.suppress(OSError):
                 self.lock_file_path.unlink()
             return False
-        self._session = session
-        self._texts = {name: encode_file(name, state) for name, state in session.files.items()}
-        self._changed.clear()
-        self._updates, self._written_at = 0, self._clock()
+        self._file.take_up(session)
         return True
 
     def cleanup_on_completion(self) -> None:
-        """Remove the lock file, and let others into the folder."""
-        self._session = None
+        """Remove the lock file and what parts there are, and let others into the folder."""
+        session, self._file.session = self._file.session, None
         try:
+            self._drop_parts(_unfinished(session))
             with translating(self.lock_file_path, "remove"), contextlib.suppress(FileNotFoundError):
                 self.lock_file_path.unlink()
             fsync_dir(self.working_dir)
@@ -170,7 +155,7 @@ class TransferLockManager:
     def close(self) -> None:
         """Write what was not yet written, and let others into the folder."""
         try:
-            self._try_flush()
+            self._file.try_flush()
         finally:
             self.folder.close()
 
@@ -183,53 +168,77 @@ class TransferLockManager:
         counts as the same if its SHA-256 is, or if that is not known its size
         and time. Raises InvalidManifestError, UsageError, EnvironmentFault.
         """
-        incoming = incoming_states(incoming_files)
-        plan = ResumePlan(
-            action="fresh_transfer", completed_files=[], resume_files=[], fresh_files=[]
-        )
-        for name, state in incoming.items():
-            known = known_content(self.get_state(name), state)
-            if known is not None and (finished := find_finished(self.folder, name, known)):
-                incoming[name] = finished
-                plan["completed_files"].append(name)
-            elif known is not None and (here := self._resumable(name, known)):
-                incoming[name] = known._replace(status=Status.IN_PROGRESS)
-                plan["resume_files"].append((name, here))
-            else:
-                plan["fresh_files"].append(name)
-        if self._session and (plan["completed_files"] or plan["resume_files"]):
-            plan["action"] = "resume"
-            self._drop_parts(plan["fresh_files"])
-            # What was not synced before a reboot must not count as if written in this one.
-            for name, here in plan["resume_files"]:
-                truncate_part(self.folder, name, here)
-            self._session.files, self._session.boot_id = incoming, self._boot_id
-            self._begin(self._session)
+        incoming = incoming_states(incoming_files, self.folder.place)
+        known = self.lock_data
+        with translating(self.working_dir, "look at what is in"):
+            plan = make_plan(self.folder, self.get_state, incoming, same_boot=self._is_same_boot)
+        if known and plan["action"] == "resume":
+            size = _total_size(incoming)
+            session = replace(known, files=incoming, boot_id=self._boot_id, total_size=size)
+            texts = encode_all(session.files)
+            partial = dict(plan["resume_files"])
+            self._drop_parts((incoming.keys() | _unfinished(known)) - partial.keys())
+            self._file.begin(session, texts)
+        return plan
+
+    def add_files(self, file_list: Iterable[IncomingFile], sender_ip: str = "") -> ResumePlan:
+        """Let more files join the session, which is begun if there is none.
+
+        What is here of them is looked for as by `get_resume_plan`; what the lock says
+        of others stays. It is for the caller that no two names are one on some file
+        system. Raises InvalidManifestError and UsageError for files that cannot be
+        received, AlreadyRunningError, and EnvironmentFault.
+        """
+        joining = incoming_states(file_list, self.folder.place)
+        session = self.lock_data
+        if session is None:
+            self.create_lock_file(sender_ip, [], 0)
+            session = self._session
+        if len(session.files.keys() | joining.keys()) > MAX_FILES:
+            raise UsageError(f"more than {MAX_FILES:,} files are too many for one transfer")
+        with translating(self.working_dir, "look at what is in"):
+            if session.boot_id != self._boot_id:
+                for name in _unfinished(session):
+                    take_up(self.folder, name, session.files[name], same_boot=False)
+                session.boot_id = self._boot_id
+            plan = make_plan(self.folder, self.get_state, joining, same_boot=self._is_same_boot)
+        partial = dict(plan["resume_files"])
+        self._drop_parts(joining.keys() - partial.keys())
+        session.total_size = _total_size(session.files | joining)
+        self._file.join(joining)
         return plan
 
     def get_resume_bytes(self, filename: str) -> int:
-        """How many bytes of a file are in its part and can be gone on from."""
+        """How many bytes of a file are in its part and can be gone on from.
+
+        Raises EnvironmentFault if the moment is bad.
+        """
         state = self._state(filename)
-        return 0 if state.status is Status.COMPLETED else self._resumable(filename, state)
+        with translating(self.working_dir / filename, "take up"):
+            return resumable(self.folder, filename, state, self._is_same_boot)
 
     def get_state(self, filename: str) -> FileState | None:
         """What the lock says of a file, None if nothing."""
-        return self._session.files.get(filename) if self._session else None
+        session = self._file.session
+        return session.files.get(filename) if session else None
 
     def verify_source_files_unchanged(self, source_file_paths: Mapping[str, str]) -> list[str]:
         """The names of source files that are gone or have another SHA-256 than in the lock.
 
-        They are marked to be transferred afresh, and named in the log.
+        They are marked to be transferred afresh, and named in the log. Raises
+        EnvironmentFault if the moment is bad.
         """
         changed = []
         for name, path in source_file_paths.items():
             state = self._state(name)
-            if state.original_hash and file_digest(path) == state.original_hash:
-                continue
+            with translating(path, "read"):
+                if state.original_hash and file_digest(path) == state.original_hash:
+                    continue
             changed.append(name)
             self.folder.warn(f"{name} has changed since the transfer began: it is sent again")
             self._drop_parts([name])
-            self._put(name, FileState(Status.PENDING, state.size, "", 0, "", state.last_modified))
+            unknown = FileState(Status.PENDING, state.size, "", 0, "", state.last_modified)
+            self._file.put(name, unknown)
         return changed
 
     # --- progress -------------------------------------------------------------
@@ -257,7 +266,7 @@ class TransferLockManager:
         digest = partial_hash or ""
         if not is_hash(digest):
             raise UsageError(f'"{shown(digest)}" is no SHA-256 in hexadecimal digits')
-        self._put(
+        self._file.put(
             filename,
             state._replace(
                 status=known, transferred_bytes=transferred_bytes, partial_hash=digest, facts=None
@@ -266,22 +275,18 @@ class TransferLockManager:
 
     def complete(self, filename: str, saved_as: str, digest: str, status: os.stat_result) -> None:
         """Note that a file of this digest has its final name, and what the disk says of it."""
-        self._put(
+        self._file.put(
             filename, finished_state(self._state(filename), filename, saved_as, digest, status)
         )
 
     def flush(self) -> None:
-        """Make everything noted so far durable; raises EnvironmentFault."""
-        if self._session is None or not self._changed:
-            return
-        self._updates, self._written_at = 0, self._clock()
-        self._session.timestamp = self._written_at
-        self._sync_parts(self._session)
-        for name in self._changed:
-            self._texts[name] = encode_file(name, self._session.files[name])
-        atomic_write(self.lock_file_path, encode(self._session, self._texts.values()))
-        self._changed.clear()
-        self.folder.forget_directories()
+        """Make everything noted so far durable.
+
+        Of a file under way the part is synced first. If that fails, what was
+        written of it counts as lost, and the file is pending again. Raises
+        EnvironmentFault if the lock itself cannot be written.
+        """
+        self._file.flush()
 
     # --- within ---------------------------------------------------------------
 
@@ -295,11 +300,17 @@ class TransferLockManager:
             self.folder.close()
             raise
 
-    def _begin(self, session: Session) -> None:
-        self._session = session
-        self._texts = dict.fromkeys(session.files, "")
-        self._changed = set(session.files)
-        self.flush()
+    @property
+    def _is_same_boot(self) -> bool:
+        """Whether what was written since the lock was is still there."""
+        session = self._file.session
+        return session is not None and bool(self._boot_id) and session.boot_id == self._boot_id
+
+    @property
+    def _session(self) -> Session:
+        session = self._file.session
+        assert session is not None
+        return session
 
     def _state(self, filename: str) -> FileState:
         state = self.get_state(filename)
@@ -307,39 +318,15 @@ class TransferLockManager:
             raise UsageError(f"{shown(filename)} is not among the files of this transfer")
         return state
 
-    def _put(self, filename: str, state: FileState) -> None:
-        assert self._session is not None
-        self._session.files[filename] = state
-        self._changed.add(filename)
-        self._updates += 1
-        due = max(BATCH_UPDATES, len(self._session.files) // MAX_COUNTED_WRITES)
-        # The clock may jump, both ways.
-        if self._updates >= due or abs(self._clock() - self._written_at) >= BATCH_SECONDS:
-            self._try_flush()
-
-    def _try_flush(self) -> None:
-        try:
-            self.flush()
-        except EnvironmentFault as fault:
-            self.folder.warn(str(fault))
-
-    def _sync_parts(self, session: Session) -> None:
-        """What the lock is about to claim of files under way has to be on the disk."""
-        for name in self._changed:
-            state = session.files[name]
-            if state.status is Status.IN_PROGRESS and state.transferred_bytes:
-                with translating(self.working_dir / name, "sync"):
-                    sync_part(self.folder, name)
-
-    def _resumable(self, name: str, state: FileState) -> int:
-        """Bytes of a part to go on from: all of it, or what was synced before a reboot."""
-        assert self._session is not None
-        here = part_size(self.folder, name)
-        if not state.transferred_bytes <= here <= state.size:
-            return 0
-        same_boot = self._boot_id and self._session.boot_id == self._boot_id
-        return here if same_boot else state.transferred_bytes
-
     def _drop_parts(self, names: Iterable[str]) -> None:
         with translating(self.working_dir, "remove old parts from"):
             drop_parts(self.folder, names)
+
+
+def _unfinished(session: Session | None) -> set[str]:
+    files = session.files if session else {}
+    return {name for name, state in files.items() if state.status is not Status.COMPLETED}
+
+
+def _total_size(files: Mapping[str, FileState]) -> int:
+    return min(sum(state.size for state in files.values()), MAX_SIZE)

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from furymesh.sync.folder import LOCK_NAME, LOG_NAME, PART_SUFFIX
+from furymesh.sync.names import LOCK_NAME, LOG_NAME, PART_SUFFIX
 from tests.faults.disk import ROOT, SEED
 from tests.faults.sync_receiver import CHUNK, source
 from tests.reliability import Record

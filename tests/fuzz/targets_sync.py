@@ -6,8 +6,7 @@ import hashlib
 import os
 
 from furymesh.storage.scan import Facts
-from furymesh.sync import IncomingFile, Status, TransferLockManager
-from furymesh.sync.folder import LOCK_NAME, LOG_NAME
+from furymesh.sync import LOCK_NAME, LOG_NAME, IncomingFile, Status, TransferLockManager
 from furymesh.sync.lock_format import FileState, Session, decode, encode, encode_file
 from tests.fuzz.engine import Target
 from tests.fuzz.material import BOOT, JSON, NAMES, place, put
@@ -69,6 +68,7 @@ TARGETS = (
         (
             *(*JSON, *NAMES, b"../", b"1e999", b"NaN", b"-1", b"1" * 5000, b"[" * 2000),
             *(b'"status":', b'"files":', b'"saved_as":', b'"facts":', b'"transferred_bytes":'),
+            b'"transfer_warnings.log/x"',
             *(b'"done"', b'"deep/half"', b'"completed"', b'"in_progress"', b"0001-01-01T"),
         ),
     ),

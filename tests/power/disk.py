@@ -10,7 +10,7 @@ all. Only what one write did may be torn, at a sector or a page.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -183,8 +183,12 @@ class Recording:
                 self._add(call, Truncate(self._file(call.opened(0)), call.number(1)))
             case "fsync" | "fdatasync":
                 self._sync(call)
+            case "syncfs":
+                self._sync_all(call)
             case "rename":
                 self._rename(call, call.path(0), call.path(1))
+            case "renameat":
+                self._rename(call, call.path(1, at=0), call.path(3, at=2))
             case "renameat2":
                 assert call.arguments[4] in ("RENAME_NOREPLACE", "RENAME_EXCHANGE")
                 exchange = call.arguments[4] == "RENAME_EXCHANGE"
@@ -256,9 +260,15 @@ class Recording:
             return
         node = self._node(path)
         assert node is not None, path
+        self._make_safe(call, lambda operation: node in operation.nodes)
+
+    def _sync_all(self, call: Call) -> None:
+        self._make_safe(call, lambda _: True)
+
+    def _make_safe(self, call: Call, concerned: Callable[[Operation], bool]) -> None:
         self._moments.append(call.end)
         for number, operation in enumerate(self.operations):
-            covered = node in operation.nodes and operation.end < call.begin
+            covered = operation.end < call.begin and concerned(operation)
             if covered and operation.safe_from > call.end:
                 self.operations[number] = replace(operation, safe_from=call.end)
 

@@ -10,8 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from furymesh.sync import FileWriter, GroupCommit, IncomingFile, TransferLockManager
-from furymesh.sync.folder import LOCK_NAME, LOG_NAME
+from furymesh.sync import (
+    LOCK_NAME,
+    LOG_NAME,
+    FileWriter,
+    GroupCommit,
+    IncomingFile,
+    TransferLockManager,
+)
 
 SIZE = 40
 NAMES = ("a", "b.txt", "deep/c")

@@ -17,8 +17,17 @@ from furymesh.core.errors import (
     UsageError,
     VerificationError,
 )
-from furymesh.sync import FileWriter, Folder, GroupCommit, Status, TransferLockManager
-from furymesh.sync.folder import LOG_NAME, MAX_LOG_SIZE
+from furymesh.sync import (
+    FileWriter,
+    Folder,
+    GroupCommit,
+    IncomingFile,
+    Status,
+    TransferLockManager,
+)
+from furymesh.sync.folder import MAX_LOG_SIZE
+from furymesh.sync.group_commit import FEW_FILES
+from furymesh.sync.names import LOG_NAME
 
 DATA = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -30,21 +39,6 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     made = Folder(tmp_path / "in", clock=lambda: 0.0)
     yield made
     made.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "furymesh-test", str(mount)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
 
 
 def log(folder: Folder) -> str:
@@ -183,7 +177,8 @@ def test_what_cannot_be_replaced_stays_and_the_file_gets_a_number(folder: Folder
     [
         *("../a", "/a", "a/../../b", "a//b", "", ".", "a\0", "a\n", "CON", "x" * 256),
         *(".transfer_lock.json", ".Transfer_Lock.JSON", "..transfer_lock.json.00.tmp"),
-        "transfer_warnings.log",
+        *("transfer_warnings.log", "transfer_warnings.log/x", ".furymesh-trash/x"),
+        *("a.part", "A.PART", "a.part/b"),
     ],
 )
 def test_names_that_lead_elsewhere_or_are_ours_are_refused(folder: Folder, name: str) -> None:
@@ -237,16 +232,18 @@ def test_a_part_is_gone_on_from(folder: Folder, here: int) -> None:
     assert (folder.path / "a.txt").read_bytes() == DATA
 
 
-def test_a_longer_part_is_cut_and_a_shorter_one_begun_afresh(folder: Folder) -> None:
+@pytest.mark.parametrize("here", [3999, 4001])
+def test_a_part_of_another_size_is_begun_afresh(folder: Folder, here: int) -> None:
     part = folder.path / "a.txt.part"
-    part.write_bytes(DATA[:4000] + b"junk")
+    part.write_bytes(DATA[:here])
     writer = FileWriter("a.txt", len(DATA), 0, folder=folder)
     writer.open_for_writing(resume_bytes=4000)
-    assert part.stat().st_size == writer.written == 4000
-    writer.open_for_writing(resume_bytes=5000)
     assert writer.written == 0
+    assert writer.error is None
     assert not part.exists()
-    assert "begins afresh" in log(folder)
+    assert f"its part has {here} bytes instead of 4000: it begins afresh" in log(folder)
+    assert writer.write_chunk(DATA) == len(DATA)
+    assert (folder.path / "a.txt").read_bytes() == DATA
 
 
 def test_a_part_that_is_not_what_the_lock_vouches_for_is_begun_afresh(tmp_path: Path) -> None:
@@ -387,9 +384,12 @@ def test_a_file_is_not_complete_before_its_last_byte(folder: Folder) -> None:
 
 
 def test_files_of_a_group_get_their_names_together(tmp_path: Path) -> None:
-    listed = [{"filename": f"{n % 3}/{n}", "size": 10} for n in range(20)]
+    digest = hashlib.sha256(DATA[:10]).hexdigest()
+    listed: list[IncomingFile] = [
+        {"filename": f"{n % 3}/{n}", "size": 10, "original_hash": digest} for n in range(20)
+    ]
     with TransferLockManager(tmp_path) as lock:
-        lock.create_lock_file("", listed, 200)  # type: ignore[arg-type]
+        lock.create_lock_file("", listed, 200)
         with GroupCommit(lock.folder) as group:
             writers = [FileWriter(f"{n % 3}/{n}", 10, 0, lock, commit=group) for n in range(20)]
             for writer in writers:
@@ -417,13 +417,44 @@ def test_a_group_commits_when_it_is_large(folder: Folder) -> None:
     assert writers[-1].is_complete
 
 
-def test_what_a_group_cannot_name_says_so_and_the_rest_is_named(folder: Folder) -> None:
+@pytest.mark.parametrize("count", [2, 2 * FEW_FILES])  # synced one by one, and together
+def test_what_a_group_cannot_name_says_so_and_the_rest_is_named(folder: Folder, count: int) -> None:
     group = GroupCommit(folder)
-    writers = [FileWriter(name, 1, 0, folder=folder, commit=group) for name in ("a", "b")]
+    writers = [FileWriter(str(n), 1, 0, folder=folder, commit=group) for n in range(count)]
     for writer in writers:
         writer.write_chunk(b"x")
-    (folder.path / "a.part").unlink()
+    (folder.path / "0.part").unlink()
     group.commit()
-    assert [writer.is_complete for writer in writers] == [False, True]
+    assert [writer.is_complete for writer in writers] == [False] + [True] * (count - 1)
     assert isinstance(writers[0].error, EnvironmentFault)
-    assert names(folder) == ["b"]
+    assert names(folder) == [str(n) for n in range(1, count)]
+
+
+def test_a_file_that_began_afresh_waits_only_once(folder: Folder) -> None:
+    group = GroupCommit(folder)
+    writers = [FileWriter(str(n), 1, 0, folder=folder, commit=group) for n in range(9)]
+    for writer in writers:
+        writer.write_chunk(b"x")
+    for writer in writers[:2]:
+        writer.reset_for_retry()
+    writers[0].write_chunk(b"y")
+    group.commit()
+    assert [writer.is_complete for writer in writers] == [True, False] + [True] * 7
+    assert writers[1].error is None
+    assert names(folder) == list("02345678")
+    assert (folder.path / "0").read_bytes() == b"y"
+
+
+def test_time_and_mode_are_given_before_the_name(folder: Folder) -> None:
+    for name, group in (("alone", None), ("grouped", GroupCommit(folder))):
+        writer = FileWriter(
+            name, 4, 0, folder=folder, commit=group, mode=0o104551, mtime_ns=1_234_567_890_123
+        )
+        writer.write_chunk(b"1234")
+        if group:
+            part = os.stat(writer.part_file)
+            group.commit()
+            assert part.st_mtime_ns == 1_234_567_890_123
+        status = os.stat(folder.path / name)
+        assert status.st_mtime_ns == 1_234_567_890_123
+        assert status.st_mode & 0o7777 == 0o551

@@ -14,13 +14,14 @@ import pytest
 
 from furymesh.core.errors import AlreadyRunningError, InvalidManifestError, UsageError
 from furymesh.sync import (
+    LOCK_NAME,
+    LOG_NAME,
     FileWriter,
     IncomingFile,
     Status,
     TransferLockManager,
     resume_message,
 )
-from furymesh.sync.folder import LOCK_NAME, LOG_NAME
 
 DATA = bytes(range(250)) * 4
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -320,6 +321,20 @@ def test_without_digests_size_and_time_tell_that_a_file_is_the_same(tmp_path: Pa
         assert (plan["completed_files"], plan["fresh_files"]) == (["a"], ["b"])
 
 
+def test_without_digests_only_bytes_count_that_are_vouched_for(tmp_path: Path) -> None:
+    incoming: list[IncomingFile] = [{"filename": "a", "size": 1000, "last_modified": "then"}]
+    with opened(tmp_path) as lock:
+        lock.create_lock_file("", incoming, 1000)
+        write(lock, "a", 400)
+        with open(tmp_path / "a.part", "ab") as part:
+            part.write(b"by somebody")
+        assert lock.get_resume_bytes("a") == 400
+        assert lock.get_resume_plan(incoming)["resume_files"] == [("a", 400)]
+        assert (tmp_path / "a.part").stat().st_size == 400
+        lock.update_file_status("a", "in_progress", 400)  # and no digest of them
+        assert lock.get_resume_plan(incoming)["fresh_files"] == ["a"]
+
+
 def test_a_digest_that_is_announced_later_is_the_one_to_match(tmp_path: Path) -> None:
     unknown: IncomingFile = {"filename": "a", "size": len(DATA), "last_modified": "then"}
     with opened(tmp_path) as lock:
@@ -450,13 +465,15 @@ def _renamed(name: str) -> Callable[[dict[str, Any]], object]:
         _entry(transferred_bytes=0.5),
         _entry(original_hash="0" * 63),
         _entry(partial_hash=None),
-        _entry(saved_as="../b"),
-        _entry(saved_as="b/c"),
+        *(_entry(saved_as=name) for name in ("../b", "b/c", "..", LOCK_NAME, "b.part", 7, None)),
         _entry(facts=[1]),
         _entry(facts=["x"] * 5),
         _renamed("../a"),
         _renamed("/etc/passwd"),
         _renamed(LOCK_NAME),
+        _renamed(f"{LOG_NAME}/a"),
+        _renamed(".furymesh-trash/a"),
+        _renamed("a.part"),
         _renamed("a\ud800"),
         _renamed("a/" * 70 + "a"),
     ],
