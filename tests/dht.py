@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import libtorrent as lt
+import trio
 
 from furymesh.core.link import Address
 from furymesh.discovery import dht_state
+from furymesh.discovery.dht import Dht
 from tests.waiting import block_until
 
 NODES = 8
+PATIENCE = 20.0  # seconds for what takes a tenth of one
+ASK_SECONDS = 0.2  # between two questions for the same
 
 
 class DhtNetwork:
@@ -36,6 +40,24 @@ class DhtNetwork:
     def kill(self, address: Address) -> None:
         """End a node without a word to the others."""
         del self._nodes[address.host]
+
+
+async def announced(dht: Dht, info_hash: bytes, count: int = 1) -> set[tuple[str, int]]:
+    """Who announced it, once so many are named; one who asks early hears of fewer."""
+    found: set[tuple[str, int]] = set()
+    enough = trio.Event()
+
+    def heard(peers: list[tuple[str, int]]) -> None:
+        found.update(peers)
+        if len(found) >= count:
+            enough.set()
+
+    with dht.listening(info_hash, heard), trio.fail_after(PATIENCE):
+        while not enough.is_set():
+            dht.get_peers(info_hash)
+            with trio.move_on_after(ASK_SECONDS):
+                await enough.wait()
+    return found
 
 
 @contextmanager

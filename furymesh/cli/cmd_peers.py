@@ -30,14 +30,21 @@ def command(
 
     Found by: user (--peer), link, config, resume (an earlier run), lan (the
     local network), exchange (another peer), tracker, dht, relay; incoming ones
-    dialled this node themselves.
+    dialled this node themselves. What keeps it from finding more is told, too.
     """
-    from furymesh.cli.jobs import run_job
+    from furymesh.cli.exits import one_line
+    from furymesh.cli.jobs import Job, run_job
     from furymesh.cli.output import note, say, say_json, table, width
     from furymesh.node import face
 
     settled = settings(context, config, data_dir)
-    peers = run_job(lambda job: face.peers(settled, share))
+
+    async def ask(job: Job) -> tuple[list[dict[str, object]], list[str]]:
+        return await face.peers(settled, share), await face.troubles(settled)
+
+    peers, troubles = run_job(ask)
+    for trouble in troubles:
+        note(one_line(trouble))
     if json:
         for peer in peers:
             say_json(peer)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from furymesh.cli.exits import Interrupted, main_cause
-from furymesh.core.errors import FuryMeshError, UnavailableError, UsageError
+from furymesh.core.errors import FuryMeshError, NotFoundError, UnavailableError, UsageError
 from furymesh.core.ids import ID_SIZE, FileId
 from furymesh.core.link import Link
 
@@ -83,7 +83,12 @@ def parse_target(text: str, config: Config) -> Link:
         and stripped
         and set(stripped.lower()) <= set("0123456789abcdef")
     ):
-        return Link(find_resume(stripped, config))
+        try:
+            return Link(find_resume(stripped, config))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{error}: to begin one give its link, or all {2 * ID_SIZE} digits of its id"
+            ) from None
     return Link.parse(text)
 
 

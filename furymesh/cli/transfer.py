@@ -19,6 +19,7 @@ from furymesh.swarm.events import (
     Progress,
     Result,
     Started,
+    Trouble,
     Waiting,
 )
 
@@ -47,6 +48,9 @@ class TransferView:
                 self._checking(event)
             case Waiting():
                 self._waiting(event)
+            case Trouble():
+                if self._verbose:
+                    self._display.line(event.text)
             case Connected():
                 self._connected(event)
             case Note():

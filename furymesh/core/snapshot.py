@@ -74,6 +74,7 @@ class ResumeMeta:
     executable: bool = False
     detached: bool = False
     trackers: tuple[str, ...] = field(default=(), repr=False)  # of the link; see `Tracker`
+    nodes: tuple[str, ...] = ()  # node ids of the link
     private: bool = False
 
     @property
@@ -195,6 +196,8 @@ def _encode_meta(meta: ResumeMeta) -> bytes:
     }
     if meta.trackers:
         record["trackers"] = list(meta.trackers)
+    if meta.nodes:
+        record["nodes"] = list(meta.nodes)
     if meta.private:
         record["private"] = True
     # ASCII escapes carry names that are not valid UTF-8 through unharmed.
@@ -223,6 +226,7 @@ def _decode_meta(raw: bytes) -> ResumeMeta:
             executable=fields.flag("executable"),
             detached=fields.flag("detached"),
             trackers=fields.texts("trackers") if fields.has("trackers") else (),
+            nodes=fields.texts("nodes") if fields.has("nodes") else (),
             private=fields.has("private") and fields.flag("private"),
         )
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):

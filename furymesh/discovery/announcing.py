@@ -4,7 +4,9 @@ Always true: one announce at a time is made to a tracker; between two of a share
 lies the interval that the tracker told, unless there is something to tell or nobody
 else was known; a tracker that does not answer is left alone for its back-off,
 which only a share that is newly wanted ends; and what a tracker once heard of
-is taken back when it ends.
+is taken back when it ends, after word of its completion if that was due.
+
+Nothing else is called between a turn and its answer.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class _Share:
     event: Event = Event.STARTED  # to be told next
     asked: bool = False  # the tracker may list us: it was asked, and did not fail
     known: bool = False  # it does
+    gone: bool = False  # this node takes part no more, which the tracker is still to hear
     refusals: int = 0  # in a row
     lonely: int = 0  # answers in a row that told of nobody else
     tracker_id: bytes = b""
@@ -65,6 +68,11 @@ class Schedule:
         self._failures = 0
 
     @property
+    def over(self) -> bool:
+        """Whether there is nothing to tell, now or later."""
+        return not self._shares
+
+    @property
     def wake(self) -> float:
         """When there is a turn, if nothing changes; infinity for never."""
         return max(min((s.due for s in self._shares.values()), default=math.inf), self._not_before)
@@ -76,24 +84,26 @@ class Schedule:
         lacking = frozenset(wanted)
         taking_part = lacking.union(announced)
         for tag in taking_part:
-            share = self._shares.get(tag)
+            share, is_wanted = self._shares.get(tag), tag in lacking
             if share is None or share.event is Event.STOPPED:
-                self._shares[tag] = _Share(tag in lacking, now)
-            elif share.wanted == (tag in lacking):
+                self._shares[tag] = _Share(is_wanted, now)
+            elif share.wanted == is_wanted:
+                share.gone = False
                 continue
             else:
-                share.wanted = not share.wanted
-                share.due = now
+                share.gone, share.wanted, share.due = False, is_wanted, now
                 if share.known:
-                    share.event = Event.NONE if share.wanted else Event.COMPLETED
-            if tag in lacking:
+                    share.event = Event.NONE if is_wanted else Event.COMPLETED
+            if is_wanted:
                 self._not_before = now
         for tag in self._shares.keys() - taking_part:
-            if self._shares[tag].asked:
-                self._shares[tag].event = Event.STOPPED
-                self._shares[tag].due = now
-            else:
+            share = self._shares[tag]
+            if not share.asked:
                 del self._shares[tag]
+                continue
+            share.gone, share.due = True, now
+            if share.event is not Event.COMPLETED:
+                share.event = Event.STOPPED
 
     def next(self, now: float) -> Turn | None:
         """The announce to make now, what is wanted before all else; None before `wake`."""
@@ -108,7 +118,7 @@ class Schedule:
         """The tracker answered."""
         self._failures = 0
         share = self._shares[turn.tag]
-        if turn.event is Event.STOPPED:
+        if turn.event is Event.STOPPED or (share.gone and isinstance(answer, Refusal)):
             del self._shares[turn.tag]
         elif isinstance(answer, Refusal):
             pause = min(REFUSED_BACKOFF * (1 << share.refusals), MAX_REFUSED_BACKOFF)
@@ -118,15 +128,18 @@ class Schedule:
         else:
             share.refusals = 0
             share.known = True
-            share.event = Event.NONE
             share.tracker_id = answer.tracker_id or share.tracker_id
-            share.due = now + self._late(self._pause(share, answer))
+            if share.gone:
+                share.event, share.due = Event.STOPPED, now
+            else:
+                share.event = Event.NONE
+                share.due = now + self._late(self._pause(share, answer))
 
     def failed(self, turn: Turn, now: float) -> None:
         """It gave no answer, or none that makes sense."""
         share = self._shares[turn.tag]
         share.asked = share.known
-        if turn.event is Event.STOPPED:
+        if share.gone:
             del self._shares[turn.tag]  # it will forget by itself
         pause = min(FIRST_BACKOFF * (1 << self._failures), MAX_BACKOFF)
         self._failures = min(self._failures + 1, 16)
@@ -137,9 +150,10 @@ class Schedule:
         if self._failures:
             return []
         return [
-            Turn(tag, Event.STOPPED, False, share.tracker_id)
+            Turn(tag, event, False, share.tracker_id)
             for tag, share in self._shares.items()
-            if share.asked
+            for event in (Event.COMPLETED, Event.STOPPED)
+            if share.asked and event in (share.event, Event.STOPPED)
         ]
 
     def _pause(self, share: _Share, answer: Answer) -> float:

@@ -1,8 +1,9 @@
-"""One node of BitTorrent's mainline DHT (BEP 5, BEP 44), run by libtorrent.
+"""One node of BitTorrent's mainline DHT (BEP 5), run by libtorrent.
 
 libtorrent's session is made for torrents; here it has none and speaks only the
 DHT. Requests go to its own thread at once, and what comes back arrives as alerts
 that `_pump` hands out in trio's. No answer means not found: the DHT never says no.
+What is stored there besides peers is in `dht_items`.
 
 Making and ending a session holds Python's lock, in whatever thread it is done:
 10-40 ms and 2-6 ms, as measured.
@@ -10,23 +11,21 @@ Making and ending a session holds Python's lock, in whatever thread it is done:
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from furymesh.core.errors import EnvironmentFault
-from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.discovery import dht_state
 from furymesh.discovery.dht_entrances import Entrances
+from furymesh.discovery.dht_items import Items
 from furymesh.net.addresses import packed_ip
-from furymesh.net.identity import Identity
 from furymesh.net.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -39,10 +38,6 @@ JOIN_LOOK_SECONDS = 0.1
 RESOLVE_PAUSES = (1.0, 300.0)
 SAVE_SECONDS = 600.0  # between two looks at which nodes to remember
 LISTEN_SECONDS = 2.0  # a system call or two
-# For an item to be stored, or all answers about one to be there: a node that is gone, of
-# which there is always one, takes 15 seconds of it.
-ITEM_SECONDS = 30.0
-MAX_ITEM = 1000  # bytes of a stored value, bencoded; BEP 44
 
 Found = Callable[[list[tuple[str, int]]], None]
 
@@ -57,17 +52,6 @@ class DhtSettings:
     state: Path | None = None  # remembers nodes from run to run
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A request for an item, or to store one: the best answer so far."""
-
-    done: trio.Event = field(default_factory=trio.Event)
-    value: bytes | None = None
-    seq: int = -1
-    newer: Callable[[bytes], None] | None = None  # told of each better value
-    stored: int = 0
-
-
 class Dht:
     """A node of the DHT while it runs. Made by `open_dht`."""
 
@@ -79,8 +63,6 @@ class Dht:
         self.entrances = entrances
         self.joined = trio.Event()  # whoever asks earlier hears nothing
         self._found: dict[bytes, list[Found]] = {}
-        self._getting: dict[tuple[bytes, bytes], list[_Pending]] = {}
-        self._putting: dict[tuple[bytes, bytes], list[_Pending]] = {}
         self._listening = trio.Event()
         self._refusal = ""
         self._external: dict[int, str] = {}  # by the length of a packed one
@@ -90,6 +72,7 @@ class Dht:
             self._writable.setblocking(False)
             self._session = self._open()
             self._session.set_alert_fd(self._writable.fileno())
+            self.items = Items(self._session, self._alerts())
         except BaseException:
             self._readable.close()
             self._writable.close()
@@ -120,50 +103,6 @@ class Dht:
         # Flags 0: neither a seed, nor the port implied that the packet comes from.
         self._session.dht_announce(self._lt.sha1_hash(info_hash), port, 0)
 
-    # --- items ----------------------------------------------------------------------
-
-    async def put(
-        self, identity: Identity, salt: bytes, value: bytes, seconds: float = ITEM_SECONDS
-    ) -> int:
-        """Store `value` under the node id and `salt`, instead of what was there (BEP 44).
-
-        libtorrent asks for the item that is there first and signs one with the next
-        sequence number. Returns how many nodes keep it: 0 if none answered in time.
-        """
-        if len(value) > MAX_ITEM - 10:  # its length and a colon are bencoded with it
-            raise ValueError("the value is too long for the DHT")
-        try:
-            with _pending(self._putting, (identity.node_id, salt)) as pending:
-                self._session.apply_settings({"alert_mask": self._alerts()})
-                key = _expanded_key(identity)
-                self._session.dht_put_mutable_item(key, identity.node_id, value, salt)
-                with trio.move_on_after(seconds):
-                    await pending.done.wait()
-        finally:
-            self._session.apply_settings({"alert_mask": self._alerts()})
-        return pending.stored
-
-    async def get(
-        self,
-        node_id: NodeId,
-        salt: bytes,
-        seconds: float = ITEM_SECONDS,
-        *,
-        newer: Callable[[bytes], None] | None = None,
-    ) -> bytes | None:
-        """What the node stored under `salt`; None if no answer came in time.
-
-        The signature was checked by libtorrent; of several values the one with the
-        highest sequence number counts. `newer` hears of each that is the best so far,
-        long before the last of those asked has answered or is given up.
-        """
-        with _pending(self._getting, (node_id, salt)) as pending:
-            pending.newer = newer
-            self._session.dht_get_mutable_item(node_id, salt)
-            with trio.move_on_after(seconds):
-                await pending.done.wait()
-        return pending.value
-
     # --- the network ----------------------------------------------------------------
 
     @property
@@ -181,6 +120,24 @@ class Dht:
         """This host's IP addresses as other nodes see them, as far as they agree."""
         return frozenset(self._external.values())
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing is found here; "" if others answer, or while that is not known."""
+        alone = self.joined.is_set() and not self.nodes
+        return self.entrances.trouble or ("no other node answers" if alone else "")
+
+    async def move(self) -> None:
+        """Go on from the addresses that this machine has now; raises OSError.
+
+        libtorrent follows changes by itself, but for addresses that were named to it, as
+        those in a private network are; and what it met from an old one it forgets.
+        """
+        self.entrances.remember(dht_state.decode(self._state()))
+        self._session.apply_settings(self._places())
+        for node in self.entrances.places:
+            self._session.add_dht_node(node)
+        await self._meet()
+
     # --- running --------------------------------------------------------------------
 
     def _open(self) -> lt.session:
@@ -194,7 +151,7 @@ class Dht:
             "enable_incoming_utp": False,
             "enable_outgoing_utp": False,
             "alert_mask": self._alerts(),
-            **self.entrances.settings(self._settings.host, self._settings.port),
+            **self._places(),
         }
         session: lt.session = self._lt.session(settings)
         # Its constructor has a parameter for the state of before, and ignores it (2.1.1).
@@ -203,14 +160,11 @@ class Dht:
         return session
 
     def _alerts(self) -> int:
-        """The kinds of alerts to send. The word that an item was stored is of a kind of which
-        there is one for each packet from strangers, so it is asked for only when it matters.
-        """
+        """The kinds of alerts to send."""
         kinds = self._lt.alert.category_t
-        mask = (
+        return (
             kinds.dht_operation_notification | kinds.status_notification | kinds.error_notification
         )
-        return mask | kinds.dht_notification if self._putting else mask
 
     async def _pump(self) -> None:
         """Hand out alerts; libtorrent writes a byte when there are some again."""
@@ -227,19 +181,6 @@ class Dht:
         if isinstance(alert, lt.dht_get_peers_reply_alert):
             for found in list(self._found.get(alert.info_hash.to_bytes(), ())):
                 found(alert.peers())
-        elif isinstance(alert, lt.dht_mutable_item_alert):
-            value = alert.item
-            for pending in self._getting.get((alert.key, alert.salt), ()):
-                if isinstance(value, bytes) and value and alert.seq > pending.seq:
-                    pending.value, pending.seq = value, alert.seq
-                    if pending.newer is not None:
-                        pending.newer(value)
-                if alert.authoritative:  # the last word
-                    pending.done.set()
-        elif isinstance(alert, lt.dht_put_alert):
-            for pending in self._putting.get((alert.public_key, alert.salt), ()):
-                pending.stored = alert.num_success
-                pending.done.set()
         elif isinstance(alert, lt.external_ip_alert):
             address = alert.external_address
             self._external[len(packed_ip(address))] = address
@@ -247,22 +188,30 @@ class Dht:
             self._listening.set()
         elif isinstance(alert, lt.listen_failed_alert):
             self._refusal = alert.error.message()
+        else:
+            self.items.take(alert)
 
     async def _join(self) -> None:
         """Wait for the first node to answer, and until names of others are known."""
         pause, longest = RESOLVE_PAUSES
         while not self.joined.is_set() or self.entrances.unresolved:
             if self.entrances or not self.entrances.unresolved:
-                with trio.move_on_after(JOIN_SECONDS if self.entrances else 0):
-                    while not dht_state.decode(self._state()):
-                        await trio.sleep(JOIN_LOOK_SECONDS)
+                await self._meet()
                 self.joined.set()
             if self.entrances.unresolved:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
                 await self.entrances.resolve()
-                settings = self.entrances.settings(self._settings.host, self._settings.port)
-                self._session.apply_settings(settings)
+                self._session.apply_settings(self._places())
+
+    async def _meet(self) -> None:
+        """Wait until a node has answered, if there is one to ask, but not for ever."""
+        with trio.move_on_after(JOIN_SECONDS if self.entrances else 0):
+            while not self.nodes:
+                await trio.sleep(JOIN_LOOK_SECONDS)
+
+    def _places(self) -> lt.settings_pack:
+        return self.entrances.settings(self._settings.host, self._settings.port)
 
     def _state(self) -> bytes:
         lt = self._lt
@@ -290,6 +239,7 @@ class Dht:
             )
 
     def close(self) -> None:
+        self.items.close()
         del self._session  # ends it, and with it whoever writes into the socket
         self._readable.close()
         self._writable.close()
@@ -331,26 +281,3 @@ async def open_dht(settings: DhtSettings) -> AsyncIterator[Dht]:
             nursery.cancel_scope.cancel()
     finally:
         dht.close()
-
-
-@contextmanager
-def _pending(
-    table: dict[tuple[bytes, bytes], list[_Pending]], key: tuple[bytes, bytes]
-) -> Iterator[_Pending]:
-    pending = _Pending()
-    table.setdefault(key, []).append(pending)
-    try:
-        yield pending
-    finally:
-        table[key].remove(pending)
-        if not table[key]:
-            del table[key]
-
-
-def _expanded_key(identity: Identity) -> bytes:
-    """The private key in the form that libtorrent signs with: RFC 8032, section 5.1.5."""
-    expanded = bytearray(hashlib.sha512(identity.private.private_bytes_raw()).digest())
-    expanded[0] &= 0b1111_1000
-    expanded[31] &= 0b0111_1111
-    expanded[31] |= 0b0100_0000
-    return bytes(expanded)

@@ -1,8 +1,9 @@
 """By which nodes a DHT is entered, and what kind of DHT that makes it.
 
-Always true: a DHT whose every entrance has a private address is a private one, and
-only there are private addresses believed, and libtorrent's limits against abuse
-relaxed.
+Always true: a DHT is a private one if the configuration names private addresses as
+bootstrap nodes, or none, and nothing else; only there are private addresses believed,
+and libtorrent's limits against abuse relaxed. Whatever name servers say, they neither
+make a DHT a private one nor lead into a private network.
 
 libtorrent gets no names: a session that waits for a mute name server when it ends
 holds Python's lock for as long as that takes.
@@ -19,14 +20,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from furymesh.core.link import Address
-from furymesh.discovery.dht_state import Nodes
+from furymesh.discovery.dht_state import MAX_NODES, Nodes
 from furymesh.net.addresses import is_public, packed_ip
 from furymesh.net.interfaces import address_towards, reachable_hosts
+from furymesh.net.names import look_up
 
 if TYPE_CHECKING:
     import libtorrent as lt
 
 RESOLVE_SECONDS = 2.0  # for name servers; slow ones have the answer ready the next time
+MAX_LOOKUPS = 4  # names at once; there are three of the public DHT
 
 # Bytes a second. libtorrent's 8000 are enough for about one lookup a second.
 PUBLIC_UPLOAD = 16_000
@@ -43,40 +46,57 @@ class Entrances:
     def __init__(self, bootstrap: Iterable[Address], known: Nodes) -> None:
         self._bootstrap = tuple(bootstrap)
         self._resolved: Nodes = ()
-        # Nodes of the public DHT that were met before would make it one, too.
-        private = not any(map(_may_be_public, self._bootstrap))
-        self.known = tuple(node for node in known if not (private and is_public(node[0])))
+        self._misled = False  # name servers told of private addresses only
+        self._threads = trio.CapacityLimiter(MAX_LOOKUPS)
+        self.private = not any(map(_may_be_public, self._bootstrap))
+        self.known: Nodes = ()
+        self.remember(known)
+
+    @property
+    def places(self) -> Nodes:
+        """Where there are some, as far as is known."""
+        return (*self._resolved, *self.known)
 
     def __bool__(self) -> bool:
-        return bool(self._resolved or self.known)
+        return bool(self.places)
+
+    def remember(self, met: Nodes) -> None:
+        """Enter by these, too, unless they are of another DHT and would lead there."""
+        fitting = [node for node in met if is_public(node[0]) is not self.private]
+        self.known = tuple(dict.fromkeys((*fitting, *self.known)))[:MAX_NODES]
 
     @property
     def unresolved(self) -> bool:
         """Whether there are bootstrap nodes, and no name of them is known (yet)."""
         return bool(self._bootstrap) and not self._resolved
 
+    @property
+    def trouble(self) -> str:
+        """Why there is none, "" if there are some or none is needed."""
+        if self or not self._bootstrap:
+            return ""
+        if self._misled:
+            return "the names of its bootstrap nodes lead to private addresses"
+        return "no name of a bootstrap node can be looked up"
+
     async def resolve(self) -> None:
         """Ask for the addresses of the bootstrap nodes."""
         found: list[tuple[str, int]] = []
+        answers: list[str] = []
 
         async def resolve(node: Address) -> None:
-            with suppress(OSError):
-                infos = await trio.socket.getaddrinfo(node.host, node.port, type=socket.SOCK_DGRAM)
-                found.extend((str(info[4][0]), node.port) for info in infos)
+            with suppress(OSError, UnicodeError):
+                kind, literal = socket.SOCK_DGRAM, bool(packed_ip(node.host))
+                hosts = await look_up(node.host, node.port, socket.AF_UNSPEC, kind, self._threads)
+                answers.extend(hosts)
+                found.extend((host, node.port) for host in hosts if literal or is_public(host))
 
         with trio.move_on_after(RESOLVE_SECONDS):
             async with trio.open_nursery() as nursery:
                 for node in self._bootstrap:
                     nursery.start_soon(resolve, node)
         self._resolved = tuple(found)
-
-    @property
-    def private(self) -> bool:
-        """Whether they lead to a DHT of private addresses."""
-        hosts = [ipaddress.ip_address(host) for host, _ in (*self._resolved, *self.known)]
-        if not hosts:  # the first node of a private DHT has none; those of the public one do
-            return not self._bootstrap
-        return not any(host.is_global for host in hosts)
+        self._misled = bool(answers) and not found
 
     def _own_hosts(self, host: str) -> list[str]:
         """Where to listen. Of all addresses (0.0.0.0, ::) libtorrent uses those from which
@@ -84,7 +104,7 @@ class Entrances:
         """
         if not ipaddress.ip_address(host).is_unspecified or not self.private:
             return [host]
-        towards = [address_towards(*node) for node in (*self._resolved, *self.known)]
+        towards = [address_towards(*node) for node in self.places]
         own = list(dict.fromkeys(address for address in towards if address is not None))
         return own or reachable_hosts(host)
 
@@ -93,7 +113,7 @@ class Entrances:
         """Whose word what is found there counts as: of a node in a private DHT, which may
         be one of this machine, else nobody's.
         """
-        return next((host for host, _ in (*self._resolved, *self.known) if self.private), "")
+        return next((host for host, _ in self.places if self.private), "")
 
     def believes(self, host: str, port: int) -> bool:
         """Whether an address that strangers told may be that of somebody to dial.

@@ -11,6 +11,7 @@ that somebody waits for, lookups, do not queue behind announces.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Set
+from contextlib import suppress
 from random import Random
 from typing import Final, Generic, TypeVar
 
@@ -28,7 +29,8 @@ from furymesh.net.throttle import Budget
 
 ANNOUNCE_SECONDS = 15 * 60.0  # nodes forget after 30 minutes; every second one may get lost
 RECORD_SECONDS = 30 * 60.0  # items are kept for two hours
-RECORD_LOOK_SECONDS = 60.0  # between two looks whether our addresses are still the same
+RECORD_LOOK_SECONDS = 60.0  # between two looks whether the record still fits
+ADDRESS_SECONDS = 5.0  # between two looks at the addresses of this machine
 # Between two lookups while nobody was found: the first may come before this node has
 # met others, the last ones are for peers that come later.
 FIRST_PAUSE = 1.0
@@ -59,16 +61,30 @@ class DhtSource:
         self._hosts = hosts
         self._rng = rng
         self._identity = identity
+        self._dht: Dht | None = None  # while it runs
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """As `PeerSource.troubles` says."""
+        trouble = self._dht.trouble if self._dht is not None else ""
+        return (f"DHT: {trouble}",) if trouble else ()
 
     async def run(self, interests: Interests, tell: Tell) -> None:
         """As `PeerSource.run` says."""
-        async with open_dht(self._settings) as dht:
-            await dht.joined.wait()
-            run = _Run(dht, interests, tell, self._hosts, self._rng)
-            async with open_tasks() as nursery:
-                if self._identity is not None and interests.port:
-                    nursery.start_soon(run.publish, self._identity)
-                await run.follow_interests(nursery)
+        async with open_dht(self._settings) as self._dht:
+            try:
+                await self._run(self._dht, interests, tell)
+            finally:
+                self._dht = None
+
+    async def _run(self, dht: Dht, interests: Interests, tell: Tell) -> None:
+        await dht.joined.wait()
+        run = _Run(dht, interests, tell, self._hosts, self._rng)
+        async with open_tasks() as nursery:
+            nursery.start_soon(run.follow_addresses)
+            if self._identity is not None and interests.port:
+                nursery.start_soon(run.publish, self._identity)
+            await run.follow_interests(nursery)
 
 
 class _Run:
@@ -84,6 +100,7 @@ class _Run:
         self._rng = rng
         self._announces = _Pace()
         self._lookups = _Pace()
+        self._moved = trio.Event()  # since what was announced last
 
     async def follow_interests(self, nursery: trio.Nursery) -> None:
         """Announce, look and seek as the interests say, and as they change."""
@@ -96,11 +113,25 @@ class _Run:
             seeking.adjust(self._interests.sought)
             await self._interests.changed()
 
+    async def follow_addresses(self) -> None:
+        """See whether this machine has other addresses, and have all announced from those."""
+        before = frozenset(self._hosts())
+        while True:
+            await self._sleep(ADDRESS_SECONDS)
+            with suppress(OSError):  # no descriptor is left: the next look may have one
+                now = frozenset(self._hosts())
+                if now != before:
+                    await self._dht.move()
+                    before = now
+                    self._moved.set()
+                    self._moved = trio.Event()
+
     async def publish(self, identity: Identity) -> None:
         """Keep the node's record stored as it is now."""
         port = self._interests.port
         stored, stored_at = b"", 0.0
         while True:
+            moved = self._moved
             hosts = [
                 host
                 for host in sorted(self._own_hosts())
@@ -110,15 +141,18 @@ class _Run:
             due = record != stored or trio.current_time() >= stored_at + RECORD_SECONDS
             if hosts and due:
                 await self._announces.turn()
-                if await self._dht.put(identity, node_record.SALT, record):
+                if await self._dht.items.put(identity, node_record.SALT, record):
                     stored, stored_at = record, trio.current_time()
-            await self._sleep(RECORD_LOOK_SECONDS)
+            with trio.move_on_after(self._jittered(RECORD_LOOK_SECONDS)):
+                await moved.wait()
 
     async def _announce(self, tag: DiscoveryTag) -> None:
         while True:
             await self._announces.turn()
+            moved = self._moved
             self._dht.announce(info_hash(tag), self._interests.port)
-            await self._sleep(ANNOUNCE_SECONDS)
+            with trio.move_on_after(self._jittered(ANNOUNCE_SECONDS)):
+                await moved.wait()
 
     async def _look(self, tag: DiscoveryTag) -> None:
         """Look for peers, and rarely once there are some: they tell of each other."""
@@ -154,7 +188,7 @@ class _Run:
         pause = FIRST_PAUSE
         while True:
             await self._lookups.turn()
-            await self._dht.get(node_id, node_record.SALT, newer=found)
+            await self._dht.items.get(node_id, node_record.SALT, newer=found)
             await self._sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
@@ -166,7 +200,10 @@ class _Run:
         return not own and self._dht.entrances.believes(host, port)
 
     async def _sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds * self._rng.uniform(1 - JITTER, 1 + JITTER))
+        await trio.sleep(self._jittered(seconds))
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
 
 class _Tasks(Generic[T]):

@@ -2,8 +2,8 @@
 
 Always true: one source that fails, floods or lies does not keep another from
 being heard. What they tell is a hint and nothing more, so only this is asked of
-it: that it concerns a share that is wanted, and that somebody else could be
-there.
+it: that it concerns a share that is wanted, that somebody else could be there, and
+that nobody out there leads this node into a private network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from furymesh.core.errors import EnvironmentFault
 from furymesh.core.ids import DiscoveryTag, FileId
 from furymesh.discovery.book import PeerBook, Process, Source
 from furymesh.discovery.source import Interests, PeerSource, Sighting, Tell
-from furymesh.net.addresses import is_loopback, may_mean
+from furymesh.net.addresses import is_loopback, may_lead
 from furymesh.net.interfaces import local_ipv4
 from furymesh.net.tasks import open_tasks
 
@@ -28,7 +28,6 @@ FIRST_RETRY = 5.0  # seconds before a source that failed is tried again, doubled
 MAX_RETRY = 300.0
 STEADY_SECONDS = 600.0  # a source that ran for so long before it failed starts over
 OWN_SECONDS = 2.0  # between two looks at this machine's addresses
-ELSEWHERE = "192.0.2.0"  # RFC 5737: stands for a teller that is not on this network
 
 
 class Finder:
@@ -51,14 +50,21 @@ class Finder:
         self._tags = tags
         self._report = report
         self._rng = rng
-        self._working: list[Source] = []
+        self._working: list[tuple[PeerSource, Interests]] = []
+        self._faults: dict[PeerSource, str] = {}  # of those that failed and are tried again
         self._own: frozenset[str] = frozenset()  # this machine's addresses,
         self._looked = -math.inf  # as of then
 
+    def looking(self, tag: DiscoveryTag) -> tuple[Source, ...]:
+        """The sources that look for peers of a share now."""
+        asked = {source.source for source, theirs in self._working if theirs.is_wanted(tag)}
+        return tuple(sorted(asked))
+
     @property
-    def looking(self) -> tuple[Source, ...]:
-        """The sources that work now."""
-        return tuple(sorted(set(self._working)))
+    def troubles(self) -> tuple[str, ...]:
+        """Why sources find nobody at the moment, a line for each reason."""
+        theirs = (line for source, _ in self._working for line in source.troubles)
+        return tuple(dict.fromkeys((*self._faults.values(), *theirs)))
 
     async def run(self, sources: Sequence[PeerSource]) -> None:
         """Look, until cancelled."""
@@ -76,18 +82,20 @@ class Finder:
         """
         retry, last_word, tell = FIRST_RETRY, "", self.listener(source.source, interests, tags)
         while True:
-            begun = trio.current_time()
-            self._working.append(source.source)
+            begun, work = trio.current_time(), (source, interests)
+            self._faults.pop(source, None)
+            self._working.append(work)
             try:
                 async with open_tasks():  # its fault comes out by itself
                     await source.run(interests, tell)
                 return  # it has nothing to do here
             except EnvironmentFault as error:
+                self._faults[source] = str(error)
                 if str(error) != last_word:
                     last_word = str(error)
                     self._report(last_word)
             finally:
-                self._working.remove(source.source)
+                self._working.remove(work)
             if trio.current_time() - begun > STEADY_SECONDS:
                 retry, last_word = FIRST_RETRY, ""
             await trio.sleep(retry * self._rng.uniform(0.75, 1.25))
@@ -108,9 +116,7 @@ class Finder:
     def _note(self, source: Source, sighting: Sighting, file_id: FileId) -> None:
         """Note where a peer of a share seems to be, if somebody else could be there."""
         address = sighting.address
-        if not 0 < address.port < 1 << 16 or not may_mean(
-            address.host, sighting.teller or ELSEWHERE
-        ):
+        if not 0 < address.port < 1 << 16 or not may_lead(address.host, sighting.teller):
             return
         if sighting.process == self._me or self._is_here(address.host, address.port):
             return

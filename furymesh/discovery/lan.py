@@ -72,6 +72,12 @@ class Lan:
         self._news = trio.Event()  # a share is wanted, or an interface has come
         self._interface_came = False
         self._waiting = 0
+        self._trouble = ""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """As `PeerSource.troubles` says, of the last question."""
+        return (f"local network: {self._trouble}",) if self._trouble else ()
 
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Look and answer until cancelled; raises EnvironmentFault without any socket."""
@@ -108,7 +114,7 @@ class Lan:
             self._interface_came = False
             if wanted and now >= due:
                 for question in self._questions(wanted, wanted - asked):
-                    segments.ask(question)
+                    self._trouble = segments.ask(question)
                 asked, last = wanted, now
                 due = now + pause * self._rng.uniform(0.75, 1.25)
                 # Not the answers count, which anybody can make up, but links.

@@ -25,8 +25,8 @@ class Sighting:
 
     tag: DiscoveryTag
     address: Address  # its host is an IP address; a node id in it is pinned by the link
-    # Whose word it is, an IP address where there is one: what can only mean something
-    # at the teller's machine, such as loopback, is believed only of one who is there.
+    # Whose word it is, an IP address where there is one: what only means something at the
+    # teller's machine or network, such as loopback, is believed only of one who is there.
     teller: str = ""
     # Which process it claims to be, to spare a second link to one that is linked. It
     # is not pinned: who lies could keep us from a good address.
@@ -108,6 +108,11 @@ class PeerSource(Protocol):
     @property
     def source(self) -> Source:
         """As whose word its sightings count."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why it finds nobody, or fewer, at the moment: what of it fails and how, a line
+        for each reason, safe to show."""
 
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Announce and look, until cancelled, and `tell` of what is found.

@@ -8,6 +8,8 @@ through one either. Certificates are checked against those the system trusts.
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from functools import cache
 from urllib.parse import urljoin
@@ -18,7 +20,7 @@ import trio
 from furymesh import __version__
 from furymesh.core.errors import ProtocolError, UnavailableError, UsageError
 from furymesh.core.link import Tracker
-from furymesh.discovery.tracker_places import check_place, check_redirect, resolve
+from furymesh.discovery.tracker_places import Resolver, check_place, check_redirect
 from furymesh.wire.bencode import MAX_SIZE
 from furymesh.wire.tracker import Announce, Answer, Refusal, parse_answer, query
 
@@ -31,8 +33,10 @@ RECEIVE_SIZE = 16 * 1024  # bytes at a time
 class HttpAsker:
     """Asks one tracker over HTTP; keeps no connection, because intervals are long."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, resolver: Resolver) -> None:
+        """`resolver` looks up whereto it redirects."""
         self._tracker = tracker
+        self._resolver = resolver
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -52,9 +56,8 @@ class HttpAsker:
             reason = "no secure connection" if tls else "the connection broke"
             raise UnavailableError(reason) from None
         except OSError as error:
-            raise UnavailableError(
-                f"no connection: {(error.strerror or str(error)).lower()}"
-            ) from None
+            code = error.errno or errno.EIO
+            raise UnavailableError(f"no connection: {os.strerror(code).lower()}") from None
 
     async def _follow(self, first: str, fields: str) -> bytes:
         """The body of the answer, wherever it is found."""
@@ -67,14 +70,14 @@ class HttpAsker:
                 return body
             where = _redirected(where, target, location)
             target = where.path or "/"
-            ip = await resolve(where.address, _family(ip))
+            ip = await self._resolver.resolve(where.address, _family(ip))
             check_redirect(where, ip, first)
         raise UnavailableError("it redirects again and again")
 
 
 async def _get(where: Tracker, ip: str, target: str) -> tuple[bytes, str | None]:
     """The body of an answer, or whereto it redirects."""
-    stream: trio.abc.Stream = await trio.open_tcp_stream(ip, where.address.port)
+    stream: trio.abc.Stream = await _connected(ip, where.address.port)
     try:
         if where.scheme == "https":
             stream = trio.SSLStream(
@@ -83,6 +86,17 @@ async def _get(where: Tracker, ip: str, target: str) -> tuple[bytes, str | None]
         return await _exchange(stream, str(where.address), target)
     finally:
         await trio.aclose_forcefully(stream)
+
+
+async def _connected(ip: str, port: int) -> trio.SocketStream:
+    """A connection to the one address; raises the OSError that says why there is none."""
+    sock = trio.socket.socket(_family(ip), trio.socket.SOCK_STREAM)
+    try:
+        await sock.connect((ip, port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
 
 
 async def _exchange(stream: trio.abc.Stream, host: str, target: str) -> tuple[bytes, str | None]:

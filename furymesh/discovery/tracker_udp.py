@@ -18,7 +18,8 @@ class UdpAsker:
     """Asks one tracker over UDP.
 
     Always true: `_connection` is an id that came to `_socket`, and neither outlives
-    a round without an answer: the tracker may have been restarted.
+    a round without an answer: the tracker may have been restarted. Both last from one
+    `close` to the next.
     """
 
     def __init__(self, tracker: Tracker, rng: Random) -> None:
@@ -29,6 +30,7 @@ class UdpAsker:
         self._expires = 0.0
 
     def close(self) -> None:
+        """Keep nothing open; it may be asked again."""
         if self._socket is not None:
             self._socket.close()
         self._socket = self._connection = None

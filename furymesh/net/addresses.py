@@ -71,3 +71,12 @@ def is_public(host: str) -> bool:
     raw = packed_ip(host)
     address = ipaddress.ip_address(raw) if raw else None
     return address is not None and address.is_global and not address.is_multicast
+
+
+def may_lead(host: str, teller: str) -> bool:
+    """Whether the word of a stranger at `teller`, "" for anywhere, is a reason to go to `host`.
+
+    Nobody on the internet makes this node knock at the doors of a private network,
+    or of its own machine.
+    """
+    return is_public(host) or (not is_public(teller) and may_mean(host, teller))

@@ -268,13 +268,15 @@ class Endpoint:
 def listen(address: Address) -> list[socket.socket]:
     """Open listening sockets; port 0 takes any free one, the same for all families.
 
+    `[::]` is every address of this machine, IPv4 ones as well; `0.0.0.0` is IPv4 only.
     Raises EnvironmentFault when the port is taken or the address is not ours.
     """
     sockets: list[socket.socket] = []
     port = address.port
+    host = None if address.host == "::" else address.host  # None: of both families
     try:
         for family, _, _, _, target in socket.getaddrinfo(
-            address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)

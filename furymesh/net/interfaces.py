@@ -6,6 +6,7 @@ import array
 import fcntl
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ _SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 _SIOCGIFFLAGS = 0x8913
 _WORKING = 0x1 | 0x40  # linux/if.h: up, and with a carrier
 LOOPBACK = "127.0.0.1"
+LOOPBACK_V6 = "::1"
 _IPV6_ADDRESSES = "/proc/net/if_inet6"
 _TENTATIVE = 0x40 | 0x08  # linux/if_addr.h: an address not checked yet, or taken by another
 _LINK_SCOPE = 0x20  # net/ipv6.h
@@ -65,19 +67,32 @@ def _asked(sock: socket.socket, question: int, name: str) -> bytes:
 def _link_local() -> dict[int, str]:
     """The IPv6 link-local address of each interface that has one, by index."""
     found: dict[int, str] = {}
-    with suppress(OSError), open(_IPV6_ADDRESSES, encoding="ascii") as file:  # none: no IPv6
+    for index, scope, address in _ipv6():
+        if scope == _LINK_SCOPE:
+            found.setdefault(index, address)
+    return found
+
+
+def _ipv6() -> Iterator[tuple[int, int, str]]:
+    """Interface, scope and text of each IPv6 address that is in use; none without IPv6."""
+    with suppress(OSError), open(_IPV6_ADDRESSES, encoding="ascii") as file:
         for line in file:
             digits, index, _, scope, flags, _ = line.split()
-            if int(scope, 16) == _LINK_SCOPE and not int(flags, 16) & _TENTATIVE:
+            if not int(flags, 16) & _TENTATIVE:
                 address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
-                found.setdefault(int(index, 16), address)
-    return found
+                yield int(index, 16), int(scope, 16), address
 
 
 def local_ipv4() -> list[str]:
     """The IPv4 addresses of the interfaces that are up, loopback last."""
     found = [interface.ipv4 for interface in interfaces() if interface.ipv4]
     return sorted(dict.fromkeys(found), key=lambda address: address.startswith("127."))
+
+
+def local_ipv6() -> list[str]:
+    """The IPv6 addresses of this machine that mean it beyond one segment, loopback last."""
+    found = [address for _, scope, address in _ipv6() if scope != _LINK_SCOPE]
+    return sorted(dict.fromkeys(found), key=lambda address: address == LOOPBACK_V6)
 
 
 def address_towards(host: str, port: int) -> str | None:
@@ -93,7 +108,9 @@ def address_towards(host: str, port: int) -> str | None:
 
 def reachable_hosts(bound: str) -> list[str]:
     """Hosts under which a socket bound to `bound` can be dialled."""
-    if bound not in ("0.0.0.0", "::"):
+    if bound == "::":
+        return local_ipv6() or [LOOPBACK_V6]
+    if bound != "0.0.0.0":
         return [bound]
     try:
         return local_ipv4() or [LOOPBACK]

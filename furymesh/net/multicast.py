@@ -22,7 +22,7 @@ from typing import Self
 import trio
 
 from furymesh.core.errors import EnvironmentFault
-from furymesh.net.addresses import is_link_local
+from furymesh.net.addresses import is_link_local, is_loopback
 from furymesh.net.interfaces import Interface, interfaces
 
 GROUP_V4 = "239.255.70.77"  # of the local scope of RFC 2365
@@ -115,13 +115,19 @@ class Multicast:
         """Those on which the group is joined."""
         return list(self._joined.values())
 
-    def ask(self, raw: bytes) -> None:
-        """Send a question to everybody; where that fails nobody is asked."""
-        for sockets in self._families:
-            for family, index in self._joined:
-                if family == sockets.family:
-                    with suppress(OSError):
-                        _send_to_group(sockets, index, raw)
+    def ask(self, raw: bytes) -> str:
+        """Send a question to everybody; why nobody elsewhere was asked, "" if somebody was."""
+        asked, refusal = False, "there is no interface but loopback"
+        for (family, index), interface in self._joined.items():
+            for sockets in self._families:
+                if sockets.family != family:
+                    continue
+                try:
+                    _send_to_group(sockets, index, raw)
+                    asked = asked or not is_loopback(interface.ipv4)
+                except OSError as error:
+                    refusal = f"no question can be sent ({error.strerror})"
+        return "" if asked else refusal
 
     def answer(self, raw: bytes, to: Sender) -> None:
         """Send an answer to one who asked; if that fails, it is lost."""

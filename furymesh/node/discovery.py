@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
@@ -17,19 +18,29 @@ from furymesh.core.link import Address, Link, Tracker
 from furymesh.discovery.book import Source
 from furymesh.discovery.finder import Finder
 from furymesh.discovery.lan import Lan
-from furymesh.discovery.source import PeerSource
+from furymesh.discovery.source import Interests, PeerSource
+from furymesh.discovery.tracker import Trackers, open_trackers
 from furymesh.node.config import Config
 from furymesh.node.dht import dht_source
-from furymesh.node.trackers import configured_trackers, trackers_of
 from furymesh.swarm.relays import RelayClient
 from furymesh.swarm.swarm import Swarm
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A share at the trackers of its own link."""
+
+    trackers: tuple[Tracker, ...]
+    interests: Interests  # in this share and nothing else
+    asking: trio.CancelScope
 
 
 class Discovery:
     """The discovery of one process: `run` it, and say which links to follow.
 
-    Always true: a share is announced at the trackers of its link from `announce`
-    until `hush`, once.
+    Always true: of a share there is one source of its own at most, in `_own`, from when
+    its link is followed or it is announced until it is hushed, whatever becomes of it
+    meanwhile; so its trackers hear of a start, of completion and of an end, in that order.
     """
 
     def __init__(self, config: Config, swarm: Swarm) -> None:
@@ -44,9 +55,11 @@ class Discovery:
             report=lambda problem: swarm.report(problem),
             rng=swarm.rng,
         )
-        swarm.looking = lambda: self._finder.looking
+        swarm.looking = lambda file_id: self._finder.looking(discovery_tag(file_id))
+        swarm.troubles = lambda: self._finder.troubles
         self.relays = [RelayClient(swarm, Address.parse(text)) for text in config.discovery.relays]
-        self._announced: dict[FileId, trio.CancelScope] = {}
+        self._own: dict[FileId, _Own] = {}
+        self._trackers: Trackers
         self._tasks: trio.Nursery
 
     async def run(
@@ -57,7 +70,7 @@ class Discovery:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Look, until cancelled. Of all processes of a node one at most is `lasting`."""
-        async with trio.open_nursery() as self._tasks:
+        async with open_trackers() as self._trackers, trio.open_nursery() as self._tasks:
             self._tasks.start_soon(self._finder.run, self._sources(listeners, lasting))
             for relay in self.relays:
                 self._tasks.start_soon(relay.run)
@@ -68,7 +81,7 @@ class Discovery:
     def following(self, link: Link, peers: Iterable[Address] = ()) -> Iterator[None]:
         """Within the block look for a link's peers where it says, and the configuration.
 
-        `peers` are to be asked first.
+        `peers` are to be asked first. What is here whole at the end stays announced.
         """
         book, file_id = self._swarm.book, link.file_id
         for address in peers:
@@ -78,22 +91,24 @@ class Discovery:
         for text in self._config.discovery.peers:
             book.add(file_id, Address.parse(text), Source.CONFIG)
         self._swarm.interests.seek(discovery_tag(file_id), link.node_ids)
-        asking = self._ask(file_id, link.trackers, wanted=True)
+        self._ask(file_id, link.trackers, wanted=True)
         try:
             yield
         finally:
-            asking.cancel()
+            share = self._swarm.shares.get(file_id)
+            if share is None or share.fetcher is not None:
+                self.hush(file_id)
+            elif (own := self._own.get(file_id)) is not None:
+                own.interests.add(discovery_tag(file_id), wanted=False)
 
     def announce(self, file_id: FileId, trackers: Sequence[Tracker]) -> None:
-        """Tell the trackers of a share's link, these and no others, that it is here."""
-        self.hush(file_id)
-        if trackers:
-            self._announced[file_id] = self._ask(file_id, trackers, wanted=False)
+        """Tell the trackers of a share's link, these and no others, that all of it is here."""
+        self._ask(file_id, trackers, wanted=False)
 
     def hush(self, file_id: FileId) -> None:
-        """Take back what was announced of a share, if anything was."""
-        if (announcing := self._announced.pop(file_id, None)) is not None:
-            announcing.cancel()
+        """Take back what was announced of a share at the trackers of its link, if anything was."""
+        if (own := self._own.pop(file_id, None)) is not None:
+            own.asking.cancel()
 
     def _sources(self, listeners: Sequence[socket.socket], lasting: bool) -> list[PeerSource]:
         config, endpoint, rng = self._config, self._swarm.endpoint, self._swarm.rng
@@ -105,23 +120,27 @@ class Discovery:
         if dht is not None:
             sources.append(dht)
         if config.discovery.trackers:
-            sources.append(configured_trackers(config))
+            named = map(Tracker.parse, config.discovery.trackers)
+            sources.append(self._trackers.source(named))
         return sources
 
-    def _ask(
-        self, file_id: FileId, trackers: Sequence[Tracker], *, wanted: bool
-    ) -> trio.CancelScope:
-        """Use the trackers of one share until the scope that is returned is cancelled."""
-        scope = trio.CancelScope()
-        source, interests = trackers_of(
-            file_id, trackers, self._swarm.interests.port, wanted=wanted
-        )
+    def _ask(self, file_id: FileId, trackers: Sequence[Tracker], *, wanted: bool) -> None:
+        """Ask these trackers, and no others, for one share; it may be a private one."""
+        tag, named = discovery_tag(file_id), tuple(trackers)
+        own = self._own.get(file_id)
+        if own is not None and own.trackers == named:
+            own.interests.add(tag, wanted=wanted)
+            return
+        self.hush(file_id)
+        if not named:
+            return
+        own = _Own(named, Interests(self._swarm.interests.port), trio.CancelScope())
+        own.interests.add(tag, wanted=wanted)
+        self._own[file_id] = own
+        self._tasks.start_soon(self._keep_asking, file_id, own)
 
-        async def ask() -> None:
-            with scope:
-                tags = {discovery_tag(file_id): file_id}
-                await self._finder.keep_running(source, interests, tags)
-
-        if trackers:
-            self._tasks.start_soon(ask)
-        return scope
+    async def _keep_asking(self, file_id: FileId, own: _Own) -> None:
+        tags = {discovery_tag(file_id): file_id}
+        with own.asking:
+            source = self._trackers.source(own.trackers)
+            await self._finder.keep_running(source, own.interests, tags)

@@ -25,7 +25,7 @@ from furymesh.core.paths import shown
 from furymesh.core.units import format_size, parse_size
 from furymesh.discovery.dht import DhtSettings, open_dht
 from furymesh.discovery.source import Interests
-from furymesh.discovery.tracker import TrackerSource
+from furymesh.discovery.tracker import open_trackers
 from furymesh.net.addresses import is_loopback, unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, stored_node_id
@@ -210,7 +210,7 @@ async def _lan(config: Config) -> Finding:
             (DiscoveryTag(os.urandom(ID_SIZE)),),
         )
     )
-    back = trio.Event()
+    back, refusal = trio.Event(), ""
 
     def heard(raw: memoryview, sender: Sender) -> None:
         if raw == question and not is_loopback(sender[0]):
@@ -223,7 +223,7 @@ async def _lan(config: Config) -> Finding:
                 return Finding(what, Verdict.NOTE, "there is none: no interface but loopback")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(segments.listen, heard, heard)
-                segments.ask(question)
+                refusal = segments.ask(question)
                 with trio.move_on_after(MULTICAST_SECONDS):
                     await back.wait()
                 nursery.cancel_scope.cancel()
@@ -232,7 +232,8 @@ async def _lan(config: Config) -> Finding:
     if back.is_set():
         return Finding(what, Verdict.OK, f"multicast works; others need UDP port {LAN_PORT} open")
     advice = f"let UDP port {LAN_PORT} through the firewall, or allow multicast on an interface"
-    return Finding(what, Verdict.PROBLEM, "a question by multicast did not come back", advice)
+    text = refusal or "a question by multicast did not come back"
+    return Finding(what, Verdict.PROBLEM, text, advice)
 
 
 async def _dht(config: Config) -> Finding:
@@ -244,6 +245,7 @@ async def _dht(config: Config) -> Finding:
     if config.node.psk_file is not None or config.node.allow:
         return Finding("DHT", Verdict.NOTE, "not used in a private swarm")
     entrances = tuple(map(Address.parse, dht.bootstrap_nodes))
+    trouble = ""
     try:
         async with open_dht(DhtSettings(entrances)) as node:
             with trio.move_on_after(NETWORK_SECONDS):
@@ -252,25 +254,27 @@ async def _dht(config: Config) -> Finding:
                 seen = ", ".join(sorted(node.external))
                 text = f"joined; this machine is seen as {seen}" if seen else "joined"
                 return Finding("DHT", Verdict.OK, text)
+            trouble = node.trouble
     except FuryMeshError as error:
         return Finding("DHT", Verdict.PROBLEM, str(error))
     advice = "let UDP out, or name others in discovery.dht.bootstrap_nodes"
-    return Finding("DHT", Verdict.PROBLEM, "none of its nodes answered", advice)
+    return Finding("DHT", Verdict.PROBLEM, trouble or "none of its nodes answered", advice)
 
 
 def _tracker(tracker: Tracker) -> Check:
     async def check(config: Config) -> Finding:
-        source, interests = TrackerSource([tracker]), Interests(0)
+        interests = Interests(0)
         interests.add(DiscoveryTag(os.urandom(ID_SIZE)), wanted=True)
-        with trio.move_on_after(NETWORK_SECONDS):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(source.run, interests, lambda sighting: None)
-                await source.answered.wait()
-                nursery.cancel_scope.cancel()
+        async with open_trackers() as trackers, trio.open_nursery() as nursery:
+            source = trackers.source([tracker])
+            nursery.start_soon(source.run, interests, lambda sighting: None)
+            with trio.move_on_after(NETWORK_SECONDS):
+                await trackers.answered.wait()
+            trouble = trackers.trouble(tracker) or "no answer"
+            nursery.cancel_scope.cancel()
         name = f"tracker {tracker.scheme}://{tracker.address}"
-        if source.answered.is_set():
+        if trackers.answered.is_set():
             return Finding(name, Verdict.OK, "answers")
-        trouble = next(iter(source.troubles.values()), "no answer")
         return Finding(name, Verdict.PROBLEM, trouble, "see discovery.trackers")
 
     return check

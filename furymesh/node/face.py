@@ -8,6 +8,7 @@ async and run under trio.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -20,7 +21,7 @@ from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder, checked_sha256
 from furymesh.node.passphrase import opened_protection
-from furymesh.node.resumes import find_resume, known_trackers
+from furymesh.node.resumes import find_resume, show_resume, with_hints
 from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
 from furymesh.node.shares import Shared as Shared
 from furymesh.node.shares import SharedItem as SharedItem
@@ -78,15 +79,8 @@ async def get(
         max_download=limit(max_download, config.transfer.max_download),
         passphrase=passphrase,
     ) as runtime:
-        order = Order(
-            link.file_id,
-            link.name,
-            output,
-            link.key,
-            overwrite,
-            trackers=link.trackers,
-            private=link.private,
-        )
+        link = await trio.to_thread.run_sync(with_hints, link, config)
+        order = Order.of(link, output=output, overwrite=overwrite)
         terms = Terms(
             timeout=config.transfer.timeout if timeout is None else timeout,
             only_nodes=frozenset(only_nodes),
@@ -100,7 +94,7 @@ async def get(
         with runtime.discovery.following(link, peers):
             result = await download.run(runtime.links)
             if seed:
-                await runtime.adopt(result, download.key, download.facts, link.trackers)
+                await runtime.adopt(result, replace(link, key=download.key), download.facts)
             if on_complete is not None:
                 on_complete(result)
             if seed:
@@ -129,8 +123,9 @@ async def resume(
     config = config or load_config(None, None)
     if isinstance(file_id, str):
         file_id = find_resume(file_id, config)
+    show_resume(file_id, config)
     return await get(
-        Link(file_id, trackers=known_trackers(file_id, config)),
+        Link(file_id),
         config,
         output=output,
         peers=peers,
@@ -188,6 +183,16 @@ async def peers(config: Config | None = None, share: str | None = None) -> list[
     known = [FileId(bytes.fromhex(text)) for text in told["shares"]]
     wanted = resolve_prefix(share, known, what="share or download of the running node").hex()
     return [peer for peer in told["peers"] if peer["file_id"] == wanted]
+
+
+async def troubles(config: Config | None = None) -> list[str]:
+    """Why the running node finds fewer peers than it might, a line for each reason.
+
+    Raises UnavailableError if no node runs.
+    """
+    config = config or load_config(None, None)
+    told = await call(config.api.socket, "GET", "/v1/peers")
+    return [str(line) for line in told["troubles"]]
 
 
 def identity(config: Config | None = None, *, passphrase: str | None = None) -> NodeId:

@@ -6,18 +6,22 @@ Synchronous, and free of the event loop: these commands start fast.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from furymesh.core.errors import DamagedResumeDataError, NotFoundError, UsageError
-from furymesh.core.ids import FileId, resolve_prefix
-from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
+from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
+from furymesh.core.link import MAX_LINK_PEERS, MAX_LINK_TRACKERS, Link, Tracker
 from furymesh.node.config import Config
 from furymesh.storage.journal_file import remove_journal
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.moving import sweep_copies
 from furymesh.storage.part_names import is_part_of, remove_part
 from furymesh.storage.resume import Damaged, Summary, list_all, resume_path
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,30 @@ def show_resume(file_id: FileId, config: Config) -> Summary:
     raise NotFoundError(f"there is no resume data for {file_id.hex()}")
 
 
-def known_trackers(file_id: FileId, config: Config) -> tuple[Tracker, ...]:
-    """Those of the link that a download was begun with; raises as `show_resume` does."""
-    found = []
-    for text in show_resume(file_id, config).meta.trackers[:MAX_LINK_TRACKERS]:
-        with contextlib.suppress(UsageError):  # resume data may be forged
-            found.append(Tracker.parse(text))
-    return tuple(found)
+def with_hints(link: Link, config: Config) -> Link:
+    """The link, and what else its unfinished download remembers: trackers, nodes, privacy.
+
+    Resume data may be forged: what makes no sense there is left out. Raises
+    EnvironmentFault.
+    """
+    try:
+        meta = show_resume(link.file_id, config).meta
+    except (NotFoundError, DamagedResumeDataError):
+        return link
+    trackers = dict.fromkeys((*link.trackers, *_understood(Tracker.parse, meta.trackers)))
+    nodes = dict.fromkeys((*link.nodes, *_understood(parse_node_id, meta.nodes)))
+    return replace(
+        link,
+        trackers=tuple(trackers)[:MAX_LINK_TRACKERS],
+        nodes=tuple(nodes)[:MAX_LINK_PEERS],
+        private=link.private or meta.private,
+    )
+
+
+def _understood(parse: Callable[[str], T], texts: Iterable[str]) -> Iterator[T]:
+    for text in texts:
+        with contextlib.suppress(UsageError):
+            yield parse(text)
 
 
 def clean_resume(file_id: FileId, config: Config) -> Cleaned:

@@ -19,7 +19,7 @@ import trio
 
 from furymesh.core.errors import EnvironmentFault, FuryMeshError, LocalDataError
 from furymesh.core.ids import FileId, NodeId, parse_node_id
-from furymesh.core.link import Address, Tracker
+from furymesh.core.link import Address, Link
 from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
@@ -130,23 +130,17 @@ class Runtime:
             return problems
 
     async def adopt(
-        self,
-        result: Result,
-        key: bytes | None,
-        facts: tuple[Facts, ...] | None = None,
-        trackers: tuple[Tracker, ...] = (),
+        self, result: Result, link: Link, facts: tuple[Facts, ...] | None = None
     ) -> None:
         """Put a finished download, which the swarm serves already, into the catalog.
 
-        `facts` are those of the published files, `trackers` are of the link.
-        Raises LocalDataError, EnvironmentFault.
+        `link` led to it, with the key that opens it; `facts` are those of the published
+        files. Raises LocalDataError, EnvironmentFault.
         """
         share = self.swarm.shares.get(result.file_id)
-        private = share is not None and share.private
+        link = replace(link, private=share is not None and share.private)
         async with self._looking:
-            entry = await trio.to_thread.run_sync(
-                adopt, self.catalog, result.file_id, result.path, key, facts, trackers, private
-            )
+            entry = await trio.to_thread.run_sync(adopt, self.catalog, link, result.path, facts)
             self._listed[result.file_id] = entry
             self.discovery.announce(entry.file_id, entry.trackers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ from furymesh.net.tasks import open_tasks
 from furymesh.node.config import Config
 from furymesh.node.control import serve_control
 from furymesh.node.orders import DetachedOrder, Orders
+from furymesh.node.resumes import with_hints
 from furymesh.node.runtime import Runtime, limit, open_runtime
 from furymesh.storage.files import make_private_directory
 from furymesh.storage.lock import FileLock
@@ -148,6 +150,7 @@ class Node:
         swarm = self.runtime.swarm
         return {
             "shares": [file_id.hex() for file_id in swarm.shares],
+            "troubles": list(swarm.troubles()),
             "peers": [
                 {
                     "file_id": peer.file_id.hex() if peer.file_id else None,
@@ -202,18 +205,9 @@ class Node:
 
     async def _download(self, order: DetachedOrder) -> None:
         """Fetch and publish what was ordered, then share it from now on."""
-        link = order.link
+        link = await trio.to_thread.run_sync(with_hints, order.link, self.config)
         download = self.runtime.download(
-            Order(
-                link.file_id,
-                name=link.name,
-                output=order.output,
-                key=link.key,
-                overwrite=order.overwrite,
-                detached=True,
-                trackers=link.trackers,
-                private=link.private,
-            ),
+            Order.of(link, output=order.output, overwrite=order.overwrite, detached=True),
             Terms(timeout=PATIENCE, sha256=order.sha256),
             self._on_event,
         )
@@ -228,7 +222,7 @@ class Node:
             self._downloads.pop(link.file_id, None)
         path = shown(str(result.path))
         try:
-            await self.runtime.adopt(result, download.key, download.facts, link.trackers)
+            await self.runtime.adopt(result, replace(link, key=download.key), download.facts)
         except FuryMeshError as error:
             # It is done all the same: to fetch it again would not help.
             self._tell(f"{path} is not shared on: {error}")

@@ -21,6 +21,7 @@ from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
 from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.protection import Protection
 from furymesh.core.sealing import KEY_SIZE
+from furymesh.net.addresses import is_loopback
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.passphrase import opened_protection
@@ -196,7 +197,7 @@ def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
         entry.path,
         sealed,
         entry.private,
-        Link(entry.file_id, entry.name, (), entry.key, entry.trackers, private=entry.private),
+        entry.link,
         entry.locked,
     )
 
@@ -231,6 +232,6 @@ def _reachable(status: dict[str, object], private: bool) -> list[Address]:
     node_id = parse_node_id(str(status.get("node_id")))
     for text in addresses if isinstance(addresses, list) and not private else ():
         address = Address.parse(str(text))
-        if not address.host.startswith("127."):
+        if not is_loopback(address.host):
             found.append(Address(address.host, address.port, node_id))
     return found

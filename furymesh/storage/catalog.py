@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,8 +24,8 @@ from furymesh.core.errors import (
     WrongKeyError,
 )
 from furymesh.core.hashing import HashAlgorithm
-from furymesh.core.ids import FileId, parse_file_id
-from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
+from furymesh.core.ids import FileId, NodeId, node_id_text, parse_file_id, parse_node_id
+from furymesh.core.link import MAX_LINK_PEERS, MAX_LINK_TRACKERS, Link, Tracker
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.protection import (
@@ -62,9 +63,9 @@ class CatalogEntry:
     """One share. `facts` are those of its files at hashing, in stream order.
 
     `key` is the content key if the share is encrypted; `private` shares are
-    announced nowhere but at `trackers`, those of its link; `added_at` is in seconds
-    since the epoch. A `locked` entry has a key that is sealed and was not opened:
-    `key` is None.
+    announced nowhere but at `trackers`, those of its link, which names `nodes`, too;
+    `added_at` is in seconds since the epoch. A `locked` entry has a key that is sealed
+    and was not opened: `key` is None.
     """
 
     file_id: FileId
@@ -78,10 +79,23 @@ class CatalogEntry:
     added_at: float
     locked: bool = False
     trackers: tuple[Tracker, ...] = ()
+    nodes: tuple[NodeId, ...] = ()
 
     @property
     def sealer(self) -> Sealer | None:
         return Sealer(self.key) if self.key else None
+
+    @property
+    def link(self) -> Link:
+        """The link to pass on, without the addresses of anybody."""
+        return Link(
+            self.file_id,
+            self.name,
+            key=self.key,
+            trackers=self.trackers,
+            nodes=self.nodes,
+            private=self.private,
+        )
 
 
 class Damaged(NamedTuple):
@@ -236,6 +250,8 @@ def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
     }
     if entry.trackers:
         fields["trackers"] = list(map(str, entry.trackers))
+    if entry.nodes:
+        fields["nodes"] = list(map(node_id_text, entry.nodes))
     return checked_json.encode(fields)
 
 
@@ -275,17 +291,21 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
         executable=_typed(fields["executable"], bool),
         added_at=added_at,
         locked=locked,
-        trackers=_trackers(_typed(fields.get("trackers", []), list)),
+        trackers=_parsed(fields, "trackers", Tracker.parse, MAX_LINK_TRACKERS),
+        nodes=_parsed(fields, "nodes", parse_node_id, MAX_LINK_PEERS),
     )
 
 
-def _trackers(values: list[Any]) -> tuple[Tracker, ...]:
-    if len(values) > MAX_LINK_TRACKERS:
-        raise ValueError("it has too many trackers")
+def _parsed(
+    fields: dict[str, Any], name: str, parse: Callable[[str], T], most: int
+) -> tuple[T, ...]:
+    values = _typed(fields.get(name, []), list)
+    if len(values) > most:
+        raise ValueError(f"it has too many {name}")
     try:
-        return tuple(Tracker.parse(_typed(value, str)) for value in values)
+        return tuple(parse(_typed(value, str)) for value in values)
     except UsageError:
-        raise ValueError("a tracker of it is malformed") from None
+        raise ValueError(f"one of its {name} is malformed") from None
 
 
 def _key(text: str) -> bytes:

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from furymesh.core.errors import LocalDataError, NotFoundError, SourceChangedError, UsageError
-from furymesh.core.ids import FileId
 from furymesh.core.layout import Layout
-from furymesh.core.link import Tracker
+from furymesh.core.link import Link
 from furymesh.core.manifest import Kind, Manifest
 from furymesh.core.paths import shown
 from furymesh.core.sealing import Sealer
@@ -20,22 +19,15 @@ from furymesh.storage.scan import Facts, scan
 
 
 def adopt(
-    catalog: Catalog,
-    file_id: FileId,
-    path: Path,
-    key: bytes | None,
-    facts: tuple[Facts, ...] | None = None,
-    trackers: tuple[Tracker, ...] = (),
-    private: bool = False,
+    catalog: Catalog, link: Link, path: Path, facts: tuple[Facts, ...] | None = None
 ) -> CatalogEntry:
     """Share a download that has just been verified and published, without hashing it again.
 
-    `facts` are those of its files when it was published, `trackers` and
-    `private` as its link says. Raises
-    SourceChangedError if they are others now, LocalDataError if its manifest is
+    `link` is that of the share, `facts` are those of its files when it was published.
+    Raises SourceChangedError if they are others now, LocalDataError if its manifest is
     not stored whole, EnvironmentFault.
     """
-    manifest = catalog.manifests.load(file_id)
+    manifest = catalog.manifests.load(link.file_id)
     if manifest is None or not manifest.complete:
         raise LocalDataError(f"the manifest of {shown(str(path))} is not here: share it again")
     found = scan(path)
@@ -44,16 +36,17 @@ def adopt(
             f"{shown(str(path))} has changed since it was downloaded: share it again"
         )
     entry = CatalogEntry(
-        file_id=file_id,
+        file_id=link.file_id,
         path=found.path,
         name=found.path.name,
         size=found.layout.plain_size,
         facts=found.facts if facts is None else facts,
-        key=key,
-        private=private,
+        key=link.key,
+        private=link.private,
         executable=found.executable,
         added_at=time.time(),
-        trackers=trackers,
+        trackers=link.trackers,
+        nodes=link.nodes,
     )
     catalog.add(entry, manifest)
     return entry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from furymesh.core.ids import FileId
-from furymesh.core.link import Tracker
+from furymesh.core.ids import FileId, NodeId
+from furymesh.core.link import Link, Tracker
 from furymesh.core.protection import PLAIN, Protection
 
 
@@ -21,7 +21,25 @@ class Order:
     overwrite: bool = False
     detached: bool = False
     trackers: tuple[Tracker, ...] = ()  # of the link
+    nodes: tuple[NodeId, ...] = ()  # whom it names, wherever they are
     private: bool = False  # as the link says
+
+    @classmethod
+    def of(
+        cls, link: Link, *, output: Path | None, overwrite: bool, detached: bool = False
+    ) -> Order:
+        """What a link asks for."""
+        return cls(
+            link.file_id,
+            link.name,
+            output,
+            link.key,
+            overwrite,
+            detached,
+            link.trackers,
+            tuple(sorted(link.node_ids)),
+            link.private,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from furymesh.core.errors import (
     UsageError,
 )
 from furymesh.core.geometry import Geometry
+from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Layout
 from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
@@ -264,6 +265,8 @@ class Workspace:
         }
         if self.order.trackers:
             facts["trackers"] = tuple(map(str, self.order.trackers))
+        if self.order.nodes:
+            facts["nodes"] = tuple(map(node_id_text, self.order.nodes))
         if self.resume is None:
             meta = ResumeMeta(
                 file_id=self.order.file_id,

@@ -15,7 +15,7 @@ from furymesh.core.link import Address
 from furymesh.core.scheduler import TICK
 from furymesh.discovery.book import Candidate
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm.events import Attempt, Connected, Event, Waiting
+from furymesh.swarm.events import Attempt, Connected, Event, Trouble, Waiting
 from furymesh.swarm.progress import IdleClock
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -28,9 +28,11 @@ TWIN_SECONDS = 1.0  # between two looks whether the other link to a process stil
 # Between two looks for somebody to dial when nobody new was heard of, or whether time is up.
 LOOK_SECONDS = 0.5
 WAITING_SECONDS = 3.0  # between two words about having no peer
+TROUBLE_SECONDS = 2.0  # between two looks at what is wrong with finding some
 # Without anything useful from those who are linked: whoever else was named is needed.
 HELPLESS_SECONDS = 3.0
 MAX_KEPT_PEERS = 64  # addresses in resume data: enough to find the swarm again
+SHOWN_REASONS = 5  # in one line about why nobody could help
 
 
 class Dialler:
@@ -47,6 +49,8 @@ class Dialler:
         self._dialled: set[SecureLink] = set()
         self._look = trio.Event()  # there may be somebody to dial, or a place for one more
         self._over = False
+        self._troubles: set[str] = set()  # that were told
+        self._next_trouble = 0.0  # when to look for more
 
     async def run(self, links: trio.Nursery) -> None:
         """Keep about DEGREE links, trying the best addresses first; they run in `links`."""
@@ -81,11 +85,12 @@ class Dialler:
         self._look.set()
 
     async def give_up_when_idle(self, timeout: float) -> None:
-        """Tell of waiting; raises UnavailableError after `timeout` seconds of it."""
+        """Tell of waiting and of its reasons; raises UnavailableError after `timeout` seconds."""
         last_word = self._swarm.now()
         while True:
             await trio.sleep(min(max(timeout - self._clock.idle, TICK), LOOK_SECONDS))
             now, idle = self._swarm.now(), self._clock.idle
+            self._tell_troubles(now)
             if idle > WAITING_SECONDS and now - last_word >= WAITING_SECONDS:
                 last_word = now
                 self._tell(Waiting(idle, timeout, self._attempts(), self._looked()))
@@ -148,6 +153,16 @@ class Dialler:
 
     # --- telling --------------------------------------------------------------------
 
+    def _tell_troubles(self, now: float) -> None:
+        """Tell what is wrong with ways to find peers, each once."""
+        if now < self._next_trouble:
+            return
+        self._next_trouble = now + TROUBLE_SECONDS
+        for trouble in self._swarm.troubles():
+            if trouble not in self._troubles:
+                self._troubles.add(trouble)
+                self._tell(Trouble(trouble))
+
     def _attempts(self) -> tuple[Attempt, ...]:
         return tuple(
             Attempt(str(candidate.address), candidate.outcome)
@@ -155,15 +170,19 @@ class Dialler:
         )
 
     def _looked(self) -> str:
-        return " and ".join(source.place for source in self._swarm.looking())
+        places = [source.place for source in self._swarm.looking(self._share.file_id)]
+        return " and ".join(filter(None, [", ".join(places[:-1]), *places[-1:]]))
 
     def _nobody(self, timeout: float) -> str:
         seconds = f"{timeout:g} s"
-        tried = "; ".join(f"{a.address} ({a.outcome})" for a in self._attempts()[:5])
+        tried = "; ".join(f"{a.address} ({a.outcome})" for a in self._attempts()[:SHOWN_REASONS])
         if self._share.members:
             return f"the connected peers sent nothing for {seconds}; progress is kept"
-        if not tried:
-            looked = self._looked()
-            what = f"nobody who has it was found {looked}" if looked else "no peer is known"
-            return f"{what}: give one with --peer, or use a link that names one"
-        return f"no peer could help within {seconds}; tried {tried}; progress is kept"
+        if tried:
+            return f"no peer could help within {seconds}; tried {tried}; progress is kept"
+        looked = self._looked()
+        if not looked:
+            return "no peer is known, and none is looked for: name one with --peer"
+        troubles = "; ".join(self._swarm.troubles()[:SHOWN_REASONS])
+        why = f" ({troubles})" if troubles else ""
+        return f"nobody who has it was found {looked}{why}: check the id, or name one with --peer"

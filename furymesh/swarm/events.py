@@ -33,6 +33,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """A way to find peers that does not work, or not yet, and why; once for each reason."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """A peer was dialled and answered; ``found`` is how its address was come by, "lan"."""
 
@@ -118,4 +125,4 @@ class Result:
     sealed: bool = False
 
 
-Event = Waiting | Connected | Started | Progress | Checking | Note
+Event = Waiting | Trouble | Connected | Started | Progress | Checking | Note

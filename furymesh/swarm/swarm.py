@@ -54,7 +54,9 @@ class Swarm:
         self.links: dict[Process, SecureLink] = {}
         self.admission = Admission(endpoint, self.links, self.shares, max_links)
         self.book = PeerBook(rng, self.links)
-        self.looking: Callable[[], tuple[Source, ...]] = tuple  # where, besides
+        # Where peers of a share are looked for, besides, and what is wrong with that.
+        self.looking: Callable[[FileId], tuple[Source, ...]] = lambda file_id: ()
+        self.troubles: Callable[[], tuple[str, ...]] = tuple
         self.interests = Interests(0)  # in nothing private; whoever listens sets the port
         self.interests.peers = lambda tag: len(self.shares[self.tags[tag]].members)
         self.tags: dict[DiscoveryTag, FileId] = {}

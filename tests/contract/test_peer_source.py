@@ -12,20 +12,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Final
 
 import pytest
 import trio
 
 from furymesh.core.ids import DiscoveryTag, NodeId
 from furymesh.core.link import Tracker
+from furymesh.discovery.book import Source
 from furymesh.discovery.dht import DhtSettings
 from furymesh.discovery.dht_source import DhtSource
 from furymesh.discovery.lan import Lan
-from furymesh.discovery.source import Interests, PeerSource, Sighting
-from furymesh.discovery.tracker import TrackerSource
+from furymesh.discovery.source import Interests, PeerSource, Sighting, Tell
+from furymesh.discovery.tracker import open_trackers
 from tests.dht import dht_network
 from tests.tracker_server import TestTracker, open_tracker
-from tests.waiting import until
+from tests.waiting import stays, until
 
 PORT = 40_404
 PATIENCE = 10.0  # seconds; what is found is found within one or two
@@ -50,7 +52,10 @@ async def lan_world() -> AsyncIterator[MakeSource]:
         node_id, instance = NodeId(os.urandom(32)), os.urandom(8)
         return Lan(node_id, instance, ["0.0.0.0"], Random(instance))
 
-    yield make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("furymesh.discovery.lan.FIRST_PAUSE", 0.1)
+        patch.setattr("furymesh.discovery.lan.LONG_PAUSE", 0.3)
+        yield make
 
 
 @asynccontextmanager
@@ -58,13 +63,30 @@ async def tracker_world(scheme: str) -> AsyncIterator[MakeSource]:
     async with open_tracker(TestTracker()) as tracker:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("furymesh.discovery.announcing.HUNGRY_SECONDS", 0.3)
-            yield lambda: TrackerSource([Tracker.parse(tracker.url(scheme))])
+            yield lambda: AtTracker(Tracker.parse(tracker.url(scheme)))
+
+
+class AtTracker:
+    """A node's trackers with the one source of theirs that is tried."""
+
+    source: Final = Source.TRACKER
+    troubles = ()
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    async def run(self, interests: Interests, tell: Tell) -> None:
+        async with open_trackers() as trackers:
+            await trackers.source([self._tracker]).run(interests, tell)
 
 
 @asynccontextmanager
 async def dht_world() -> AsyncIterator[MakeSource]:
-    with dht_network() as network:
-        numbers = itertools.count(20)
+    numbers = itertools.count(20)
+    # A network of its own: what is announced takes 15 seconds where somebody has died.
+    with dht_network() as network, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("furymesh.discovery.dht_source.FIRST_PAUSE", 0.2)
+        patch.setattr("furymesh.discovery.dht_source.LAST_PAUSE", 0.4)
 
         def make() -> PeerSource:
             host = f"127.0.0.{next(numbers)}"
@@ -75,7 +97,7 @@ async def dht_world() -> AsyncIterator[MakeSource]:
 
 
 KITS = {
-    "lan": Kit(lan_world, settled=1.5),
+    "lan": Kit(lan_world, settled=0.3),
     "http": Kit(partial(tracker_world, "http"), settled=0.5),
     "udp": Kit(partial(tracker_world, "udp"), settled=0.5),
     "dht": Kit(dht_world, settled=0.5, retracts=False),
@@ -86,6 +108,12 @@ KITS = {
 def kit(request: pytest.FixtureRequest) -> Kit:
     chosen: Kit = request.param
     return chosen
+
+
+@pytest.fixture
+async def make(kit: Kit) -> AsyncIterator[MakeSource]:
+    async with kit.world() as make:
+        yield make
 
 
 @pytest.fixture
@@ -114,48 +142,47 @@ async def running(source: PeerSource, port: int = PORT) -> AsyncIterator[Running
         nursery.cancel_scope.cancel()
 
 
-async def test_who_takes_part_is_found(kit: Kit, tag: DiscoveryTag) -> None:
-    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+async def test_who_takes_part_is_found(make: MakeSource, tag: DiscoveryTag) -> None:
+    async with running(make()) as one, running(make(), PORT + 1) as other:
         one.interests.add(tag, wanted=False)
         other.interests.add(tag, wanted=True)
         await until(lambda: other.found(tag), PATIENCE)
 
 
-async def test_two_who_both_look_find_each_other(kit: Kit, tag: DiscoveryTag) -> None:
-    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+async def test_two_who_both_look_find_each_other(make: MakeSource, tag: DiscoveryTag) -> None:
+    async with running(make()) as one, running(make(), PORT + 1) as other:
         one.interests.add(tag, wanted=True)
         other.interests.add(tag, wanted=True)
         await until(lambda: other.found(tag) and one.found(tag, PORT + 1), PATIENCE)
 
 
-async def test_who_comes_later_is_found_too(kit: Kit, tag: DiscoveryTag) -> None:
-    async with kit.world() as make, running(make(), PORT + 1) as other:
+async def test_who_comes_later_is_found_too(kit: Kit, make: MakeSource, tag: DiscoveryTag) -> None:
+    async with running(make(), PORT + 1) as other:
         other.interests.add(tag, wanted=True)
-        await trio.sleep(kit.settled)  # the first questions were in vain
+        await stays(lambda: not other.found(tag), kit.settled)
         async with running(make()) as one:
             one.interests.add(tag, wanted=False)
             await until(lambda: other.found(tag), PATIENCE)
 
 
 async def test_only_addresses_are_told_and_only_of_what_is_wanted(
-    kit: Kit, tag: DiscoveryTag
+    kit: Kit, make: MakeSource, tag: DiscoveryTag
 ) -> None:
     idle = DiscoveryTag(os.urandom(32))
-    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+    async with running(make()) as one, running(make(), PORT + 1) as other:
         for share in (tag, idle):
             one.interests.add(share, wanted=False)
         other.interests.add(idle, wanted=False)
         other.interests.add(tag, wanted=True)
         await until(lambda: other.found(tag), PATIENCE)
-        await trio.sleep(kit.settled)
-        assert {seen.tag for seen in other.seen} == {tag}
+        await stays(lambda: {seen.tag for seen in other.seen} == {tag}, kit.settled)
         assert one.seen == []
 
 
-async def test_who_has_left_is_not_found(kit: Kit, tag: DiscoveryTag) -> None:
+async def test_who_has_left_is_not_found(kit: Kit, make: MakeSource, tag: DiscoveryTag) -> None:
     if not kit.retracts:
         pytest.skip("what was said there cannot be taken back")
-    async with kit.world() as make, running(make()) as one, running(make(), PORT + 1) as other:
+    async with running(make()) as one, running(make(), PORT + 1) as other:
         one.interests.add(tag, wanted=False)
         other.interests.add(tag, wanted=True)
         await until(lambda: other.found(tag), PATIENCE)
@@ -166,25 +193,25 @@ async def test_who_has_left_is_not_found(kit: Kit, tag: DiscoveryTag) -> None:
             assert not third.found(tag)
 
 
-async def test_who_accepts_no_links_is_not_found(kit: Kit, tag: DiscoveryTag) -> None:
-    async with kit.world() as make, running(make(), 0) as one, running(make()) as other:
+async def test_who_accepts_no_links_is_not_found(
+    kit: Kit, make: MakeSource, tag: DiscoveryTag
+) -> None:
+    async with running(make(), 0) as one, running(make()) as other:
         one.interests.add(tag, wanted=True)
         other.interests.add(tag, wanted=True)
         await until(lambda: one.found(tag), PATIENCE)
-        await trio.sleep(kit.settled)
         # A tracker lists who asks, too.
-        assert {seen.address.port for seen in other.seen} <= {PORT}
+        await stays(lambda: {seen.address.port for seen in other.seen} <= {PORT}, kit.settled)
 
 
-async def test_nothing_stays_open(kit: Kit, tag: DiscoveryTag) -> None:
-    async with kit.world() as make:
-        before = _descriptors()
-        for _ in range(3):
-            async with running(make()) as one, running(make(), PORT + 1) as other:
-                one.interests.add(tag, wanted=False)
-                other.interests.add(tag, wanted=True)
-                await until(lambda: other.found(tag), PATIENCE)
-        assert _descriptors() == before
+async def test_nothing_stays_open(make: MakeSource, tag: DiscoveryTag) -> None:
+    before = _descriptors()
+    for _ in range(3):
+        async with running(make()) as one, running(make(), PORT + 1) as other:
+            one.interests.add(tag, wanted=False)
+            other.interests.add(tag, wanted=True)
+            await until(lambda: other.found(tag), PATIENCE)
+    await until(lambda: _descriptors() == before)
 
 
 def _descriptors() -> int:

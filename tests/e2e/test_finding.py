@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from furymesh.core.link import Link
+from furymesh.core.link import Link, Tracker
 from tests.beside import beside
 from tests.dht import dht_network
 from tests.e2e.mesh import Event, Mesh, finished, same, write_blob
@@ -49,20 +49,21 @@ def found(event: Event) -> list[str]:
     return [peer["found"] for peer in event["peers"]]
 
 
-@pytest.mark.parametrize("scheme", ["http", "udp"])
-def test_a_configured_tracker_brings_together_who_knows_the_id_alone(
-    mesh: Mesh, tracker: TestTracker, source: Path, scheme: str
+def test_configured_trackers_bring_together_who_knows_the_id_alone(
+    mesh: Mesh, tracker: TestTracker, source: Path
 ) -> None:
-    discovery = f"discovery: {{{ALONE}, trackers: ['{tracker.url(scheme)}']}}\n"
+    urls = [tracker.url(scheme) for scheme in ("http", "udp")]
+    discovery = f"discovery: {{{ALONE}, trackers: {urls}}}\n"
     sharer, user = (mesh.home(name, discovery=discovery) for name in ("sharer", "user"))
     shared = mesh.share(sharer, source)
     node = mesh.node(sharer)
-    block_until(lambda: tracker.swarms)
+    block_until(lambda: tracker.requests and tracker.packets)
     complete = mesh.get(user, shared.file_id.hex(), "--output", mesh.files(user) / "copy")
     assert found(complete) == ["tracker"]
     assert same(mesh.files(user) / "copy", source)
     node.process.stop()
     assert tracker.events()[-1] == "stopped"
+    assert tracker.events().count("completed") == 2  # once over each
 
 
 def test_trackers_of_a_link_serve_a_private_share_that_no_other_tracker_hears_of(
@@ -76,22 +77,21 @@ def test_trackers_of_a_link_serve_a_private_share_that_no_other_tracker_hears_of
 
 def share_privately(mesh: Mesh, tracker: TestTracker, source: Path, discovery: str) -> None:
     sharer, user = (mesh.home(name, discovery=discovery) for name in ("sharer", "user"))
-    done = mesh.run(
-        sharer, "share", source, "--private", "--tracker", tracker.url("http"), "--json"
-    )
+    named = [Tracker.parse(tracker.url("http"))]
+    shared = mesh.share(sharer, source, private=True, trackers=named)
     node = mesh.node(sharer)
     block_until(lambda: tracker.swarms)
-    link = done.last["link"]
+    link = shared.link.text
     assert Link.parse(link).private
     assert not Link.parse(link).peers
     first = mesh.start_get(user, link, "--max-download", "300kB", "--output", "copy")
     first.expect("progress", lambda event: event["chunks_done"] > 0)
     first.kill()
     # The link's trackers are in the resume data.
-    complete = mesh.resume(user, done.last["file_id"])
+    complete = mesh.resume(user, shared.file_id.hex())
     assert found(complete) == ["tracker"]
     assert same(mesh.files(user) / "copy", source)
-    assert mesh.run(sharer, "unshare", done.last["file_id"]).code == 0
+    assert mesh.call(sharer, "unshare", shared.file_id.hex()).code == 0
     block_until(lambda: tracker.events()[-1] == "stopped")
     assert node.process.stop().code == 0
 
@@ -124,12 +124,12 @@ def test_a_node_that_moved_is_found_in_the_dht_by_its_id(
     shared = mesh.share(sharer, source)
     node = mesh.node(sharer)
     copy = mesh.files(user) / "copy"
-    finished(mesh.start_get(user, shared.file_id.hex(), "--output", copy), timeout=60)
-    mesh.run(user, "unshare", shared.file_id.hex())
-    copy.unlink()
-    node.process.stop()
-    node = mesh.node(sharer)
     link = f"furymesh:{shared.file_id.hex()}?node={node.node_id}"
-    get = mesh.start_get(user, link, "--output", copy)
-    assert found(finished(get, timeout=60)) == ["dht"]
+    get = mesh.start_get(user, link, "--output", copy, "--max-download", "300kB")
+    get.expect("progress", lambda event: event["chunks_done"] > 0, timeout=60)
+    get.kill()
+    node.process.stop()
+    mesh.node(sharer)
+    resumed = mesh.start_resume(user, shared.file_id.hex())
+    assert found(finished(resumed, timeout=60)) == ["dht"]
     assert same(copy, source)

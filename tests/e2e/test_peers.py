@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.e2e.conftest import Seed
-from tests.e2e.mesh import Done, Mesh
+from tests.e2e.mesh import Done, Mesh, write_blob
 from tests.waiting import block_until
 
 NOBODY = "127.0.0.1:9"
@@ -58,8 +58,13 @@ def test_who_dialled_is_incoming(mesh: Mesh, seed: Seed) -> None:
     other.kill()
 
 
-def test_with_nobody_there_it_says_so(mesh: Mesh) -> None:
-    mesh.node("user")
-    done: Done = mesh.run("user", "peers")
+def test_with_nobody_there_it_says_so_and_why(mesh: Mesh) -> None:
+    alone = "lan: {enabled: false}, dht: {enabled: false}"
+    home = mesh.home("user", discovery=f"discovery: {{{alone}, trackers: ['udp://{NOBODY}']}}\n")
+    mesh.share(home, write_blob(mesh.root / "film.bin", 1000))
+    mesh.node(home)
+    trouble = f"tracker udp://{NOBODY}: no connection: connection refused\n"
+    block_until(lambda: trouble in mesh.run(home, "peers").err, 10)
+    done: Done = mesh.run(home, "peers")
     assert (done.code, done.out) == (0, "")
     assert "No peer is known" in done.err

@@ -122,17 +122,32 @@ def test_a_download_finds_its_peer_by_itself_as_fast_as_by_name(
     assert min(found) < min(named) + 0.4, (found, named)
 
 
+def switch_ipv6(host: Host, *, on: bool) -> None:
+    place = "/proc/sys/net/ipv6/conf/eth0"
+    # Without asking first whether others have the address: that takes seconds.
+    off = f"echo 0 > {place}/accept_dad; echo {int(not on)} > {place}/disable_ipv6"
+    _run(*host.command(["sh", "-c", off]))
+
+
 @pytest.mark.netns
-def test_over_ipv6_too(net: Callable[[int], Net]) -> None:
+def test_offers_come_where_links_are_accepted(net: Callable[[int], Net]) -> None:
     two = net(2)
     file_id = two.share("seed")
+    seed, user = two.hosts
     for host in two.hosts:
-        every = host.command(["sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6"])
-        _run(*every)
-    process = two.run(two.hosts[0], "seed", "node", "--listen", "[::]:0")
-    process.expect("listening")
-    done = finished(two.run(two.hosts[1], "user", "get", file_id))
+        switch_ipv6(host, on=True)
+    _run("ip", "-n", user.namespace, "-4", "addr", "flush", "dev", "eth0")
+    over_ipv4 = two.run(seed, "seed", "node", "--listen", "0.0.0.0:0")
+    over_ipv4.expect("listening")
+    assert two.run(user, "alone", "get", file_id, "--timeout", 2).done().code == 3
+    over_ipv4.stop()
+    two.run(seed, "seed", "node", "--listen", "[::]:0").expect("listening")
+    done = finished(two.run(user, "six", "get", file_id, "--output", "six"))
     assert done["peers"][0]["address"].startswith("[fe80::")
+    switch_ipv6(user, on=False)
+    _run("ip", "-n", user.namespace, "addr", "add", f"{user.address}/24", "dev", "eth0")
+    done = finished(two.run(user, "four", "get", file_id, "--output", "four"))
+    assert done["peers"][0]["address"].startswith(f"{seed.address}:")
     assert same(Path(done["path"]), two.source)
 
 

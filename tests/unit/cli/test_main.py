@@ -163,6 +163,13 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert told in failure(capsys)
 
 
+def test_an_id_that_lacks_a_digit_is_told_apart_from_an_unfinished_download(
+    face: Face, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("get", HEX[:-1]) == 1
+    assert failure(capsys).endswith("give its link, or all 64 digits of its id")
+
+
 # --- errors -----------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from furymesh.swarm.events import (
     Progress,
     Result,
     Started,
+    Trouble,
     Waiting,
 )
 
@@ -175,6 +176,14 @@ def test_tried_addresses_are_limited() -> None:
 def test_where_nobody_was_found_is_said() -> None:
     text = tried_text(Waiting(1, 2, (), "on the local network"), 3)
     assert text == "nobody answered on the local network; --peer names one elsewhere"
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_verbose_tells_what_is_wrong_with_a_way_to_find_peers(verbose: bool) -> None:
+    display = Recorder()
+    shown = TransferView(display, json=False, verbose=verbose, announce=False)
+    shown.on_event(Trouble("tracker udp://t.example:1: no such host"))
+    assert display.lines == ["tracker udp://t.example:1: no such host"] * verbose
 
 
 def test_verbose_tells_of_each_connection_and_how_it_was_found() -> None:

@@ -67,9 +67,12 @@ def test_a_snapshot_reads_back() -> None:
 
 
 @pytest.mark.parametrize("trackers", [(), ("udp://t.example:1", "https://t.example/a")])
+@pytest.mark.parametrize("nodes", [(), ("a" * 52,)])
 @pytest.mark.parametrize("private", [False, True])
-def test_what_a_link_said_reads_back(trackers: tuple[str, ...], private: bool) -> None:
-    meta = dataclasses.replace(META, trackers=trackers, private=private)
+def test_what_a_link_said_reads_back(
+    trackers: tuple[str, ...], nodes: tuple[str, ...], private: bool
+) -> None:
+    meta = dataclasses.replace(META, trackers=trackers, nodes=nodes, private=private)
     assert recover(encode(meta=meta), BOOT).meta == meta
 
 
@@ -190,6 +193,7 @@ def test_the_forger_of_these_tests_can_make_a_good_one() -> None:
         ("peers", [1]),
         ("trackers", "udp://t:1"),
         ("trackers", [1]),
+        ("nodes", [1]),
         ("part_inode", 2**64),
         ("executable", 1),
     ],
@@ -207,7 +211,7 @@ def test_metadata_at_its_limits_is_read(name: str, value: int) -> None:
     assert getattr(recover(forge(fields() | {name: value}), BOOT).meta, name) == value
 
 
-MAY_LACK = {"trackers", "private"}  # resume data of before had none
+MAY_LACK = {"trackers", "nodes", "private"}  # resume data of before had none
 
 
 @pytest.mark.parametrize(

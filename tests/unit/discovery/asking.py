@@ -10,7 +10,7 @@ import trio
 from furymesh.core.ids import DiscoveryTag
 from furymesh.core.link import Tracker
 from furymesh.discovery.source import Interests, Sighting
-from furymesh.discovery.tracker import TrackerSource
+from furymesh.discovery.tracker import Trackers, TrackerSource, open_trackers
 
 ONE, TWO = DiscoveryTag(b"1" * 32), DiscoveryTag(b"2" * 32)
 
@@ -22,8 +22,6 @@ class Running:
         self.source = source
         self.interests = interests
         self.sightings: list[Sighting] = []
-        self.scope = trio.CancelScope()
-        self.ended = trio.Event()
 
     @property
     def addresses(self) -> set[str]:
@@ -31,25 +29,36 @@ class Running:
 
     @property
     def trouble(self) -> str:
-        return "; ".join(self.source.troubles.values())
-
-    async def run(self) -> None:
-        with self.scope:
-            await self.source.run(self.interests, self.sightings.append)
-        self.ended.set()
+        """What is wrong with the one tracker, without its name."""
+        return "; ".join(line.partition(": ")[2] for line in self.source.troubles)
 
 
 @asynccontextmanager
 async def open_source(
     *urls: str, port: int = 7001, wanted: bool = True, tags: tuple[DiscoveryTag, ...] = (ONE,)
 ) -> AsyncIterator[Running]:
+    """A node that asks these trackers and no others."""
+    async with (
+        open_trackers() as trackers,
+        one_source(trackers, *urls, port=port, wanted=wanted, tags=tags) as running,
+    ):
+        yield running
+
+
+@asynccontextmanager
+async def one_source(
+    trackers: Trackers,
+    *urls: str,
+    port: int = 7001,
+    wanted: bool = True,
+    tags: tuple[DiscoveryTag, ...] = (ONE,),
+) -> AsyncIterator[Running]:
+    """One source of a node that may have others."""
     interests = Interests(port)
     for tag in tags:
         interests.add(tag, wanted=wanted)
-    running = Running(TrackerSource(map(Tracker.parse, urls)), interests)
+    running = Running(trackers.source(map(Tracker.parse, urls)), interests)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(running.run)
-        try:
-            yield running
-        finally:
-            running.scope.cancel()
+        nursery.start_soon(running.source.run, interests, running.sightings.append)
+        yield running
+        nursery.cancel_scope.cancel()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from random import Random
 
+import pytest
+
 from furymesh.core.ids import DiscoveryTag
 from furymesh.core.link import Address
 from furymesh.discovery.announcing import (
@@ -78,6 +80,41 @@ def test_completion_is_told_at_once_and_once() -> None:
     told.follow([ONE], [], 5)
     assert take(told, 5) == Turn(ONE, Event.COMPLETED, False, b"")
     assert take(told, told.wake).event is Event.NONE
+
+
+def test_completion_is_told_before_the_end() -> None:
+    told = schedule()
+    told.follow([ONE], [ONE], 0)
+    take(told, 0)
+    told.follow([ONE], [], 5)
+    told.follow([], [], 5)
+    last_words = [Turn(ONE, event, False, b"") for event in (Event.COMPLETED, Event.STOPPED)]
+    assert told.farewells() == last_words
+    assert [take(told, 5), take(told, 6)] == last_words
+    assert told.over
+
+
+def test_completion_of_what_came_back_is_told_once() -> None:
+    told = schedule()
+    told.follow([ONE], [ONE], 0)
+    take(told, 0)
+    told.follow([ONE], [], 5)
+    told.follow([], [], 5)
+    told.follow([ONE], [], 6)
+    assert take(told, 6) == Turn(ONE, Event.COMPLETED, False, b"")
+    told.follow([ONE], [], 7)
+    assert take(told, told.wake).event is Event.NONE
+
+
+@pytest.mark.parametrize("answer", [None, Refusal("no")])
+def test_a_completion_that_nobody_wants_to_hear_is_not_told_again(answer: Refusal | None) -> None:
+    told = schedule()
+    told.follow([ONE], [ONE], 0)
+    take(told, 0)
+    told.follow([ONE], [], 5)
+    told.follow([], [], 5)
+    assert take(told, 5, answer).event is Event.COMPLETED
+    assert told.over
 
 
 def test_who_never_heard_of_it_is_not_told_that_it_is_over() -> None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import libtorrent as lt
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.core.errors import EnvironmentFault
 from furymesh.core.link import Address
-from furymesh.discovery import dht, dht_state
-from furymesh.discovery.dht import MAX_ITEM, Dht, DhtSettings, open_dht
+from furymesh.discovery import dht, dht_entrances, dht_state
+from furymesh.discovery.dht import Dht, DhtSettings, open_dht
 from furymesh.discovery.dht_entrances import Entrances
-from furymesh.net.identity import Identity
-from tests.dht import DhtNetwork
+from tests.dht import DhtNetwork, announced
 from tests.waiting import until
 
 INFO_HASH = bytes(range(20))
-SALT = b"test"
 
 
 def settings(
@@ -32,8 +31,11 @@ def settings(
     return DhtSettings((network.entrances[bootstrap],), host, state=state)
 
 
-def identity() -> Identity:
-    return Identity(Ed25519PrivateKey.generate())
+@asynccontextmanager
+async def taking_part(settings: DhtSettings) -> AsyncIterator[Dht]:
+    async with open_dht(settings) as dht:
+        await dht.joined.wait()
+        yield dht
 
 
 def state_of(*nodes: bytes) -> bytes:
@@ -44,112 +46,72 @@ def bencoded(value: Any) -> bytes:
     return lt.bencode(value)
 
 
-async def asked(dht: Dht, condition: Callable[[], object]) -> None:
-    """Ask for INFO_HASH again and again until `condition` holds."""
-    with trio.fail_after(20):
-        while not condition():
-            dht.get_peers(INFO_HASH)
-            with trio.move_on_after(0.2):
-                while not condition():
-                    await trio.sleep(0.01)
-
-
-async def test_what_one_node_announces_another_finds(dht_nodes: DhtNetwork) -> None:
-    found: set[tuple[str, int]] = set()
+@pytest.mark.parametrize("bootstrap_node_dies", [False, True])
+async def test_what_one_node_announces_another_finds(
+    dht_nodes: DhtNetwork, bootstrap_node_dies: bool
+) -> None:
     async with (
-        open_dht(settings(dht_nodes, "127.0.0.20")) as one,
-        open_dht(settings(dht_nodes, "127.0.0.21", bootstrap=1)) as two,
+        taking_part(settings(dht_nodes, "127.0.0.20")) as one,
+        taking_part(settings(dht_nodes, "127.0.0.21", bootstrap=1)) as two,
     ):
-        await one.joined.wait()
-        await two.joined.wait()
         one.announce(INFO_HASH, 7654)
-        with two.listening(INFO_HASH, found.update):
-            await asked(two, lambda: found)
-        assert found == {("127.0.0.20", 7654)}
+        assert await announced(two, INFO_HASH) == {("127.0.0.20", 7654)}
+        if bootstrap_node_dies:
+            dht_nodes.kill(dht_nodes.entrances[0])
+            assert await announced(two, INFO_HASH) == {("127.0.0.20", 7654)}
 
 
 async def test_who_listens_no_more_hears_no_more(dht_nodes: DhtNetwork) -> None:
     before: set[tuple[str, int]] = set()
-    after: set[tuple[str, int]] = set()
-    async with open_dht(settings(dht_nodes, "127.0.0.20")) as dht:
-        await dht.joined.wait()
+    async with taking_part(settings(dht_nodes, "127.0.0.20")) as dht:
         dht.announce(INFO_HASH, 7654)
         with dht.listening(INFO_HASH, before.update):
-            await asked(dht, lambda: before)
+            await announced(dht, INFO_HASH)
+        assert before
         before.clear()
-        with dht.listening(INFO_HASH, after.update):
-            await asked(dht, lambda: after)
+        await announced(dht, INFO_HASH)
         assert not before
-
-
-async def test_what_is_stored_under_a_node_id_is_read_elsewhere(dht_nodes: DhtNetwork) -> None:
-    me = identity()
-    async with (
-        open_dht(settings(dht_nodes, "127.0.0.20")) as one,
-        open_dht(settings(dht_nodes, "127.0.0.21", bootstrap=1)) as two,
-    ):
-        await one.joined.wait()
-        await two.joined.wait()
-        assert await one.put(me, SALT, b"first \0\xff") > 0
-        assert await two.get(me.node_id, SALT) == b"first \0\xff"
-        assert await one.put(me, SALT, b"second") > 0
-        assert await two.get(me.node_id, SALT) == b"second"
-        assert await two.get(me.node_id, b"other salt", 1.0) is None
-        assert await two.get(identity().node_id, SALT, 1.0) is None
-
-
-async def test_a_value_that_no_node_would_take_is_refused(dht_nodes: DhtNetwork) -> None:
-    async with open_dht(settings(dht_nodes, "127.0.0.20")) as dht:
-        with pytest.raises(ValueError, match="too long"):
-            await dht.put(identity(), SALT, bytes(MAX_ITEM))
-
-
-async def test_without_any_other_node_requests_end_without_an_answer() -> None:
-    async with open_dht(DhtSettings(host="127.0.0.20")) as dht:
-        await dht.joined.wait()
-        with trio.fail_after(5):
-            assert await dht.put(identity(), SALT, b"value", 0.5) == 0
-            assert await dht.get(identity().node_id, SALT, 0.5) is None
 
 
 async def test_who_joined_once_needs_no_bootstrap_node(
     dht_nodes: DhtNetwork, tmp_path: Path
 ) -> None:
     state = tmp_path / "dht.state"
-    found: set[tuple[str, int]] = set()
-    async with open_dht(settings(dht_nodes, "127.0.0.20", state=state)) as dht:
-        await dht.joined.wait()
+    async with taking_part(settings(dht_nodes, "127.0.0.20", state=state)) as dht:
         dht.announce(INFO_HASH, 7654)
-        with dht.listening(INFO_HASH, found.update):
-            await asked(dht, lambda: found)
-    found.clear()
+        await announced(dht, INFO_HASH)
     assert stat.S_IMODE(os.stat(state).st_mode) == 0o600
     dht_nodes.kill(dht_nodes.entrances[0])
-    async with open_dht(DhtSettings((), "127.0.0.21", state=state)) as dht:
-        await dht.joined.wait()
-        with dht.listening(INFO_HASH, found.update):
-            await asked(dht, lambda: found)
-    assert found == {("127.0.0.20", 7654)}
+    async with taking_part(DhtSettings((), "127.0.0.21", state=state)) as dht:
+        assert await announced(dht, INFO_HASH) == {("127.0.0.20", 7654)}
 
 
-async def test_what_was_announced_is_found_after_the_death_of_the_announcers_bootstrap_node(
-    dht_nodes: DhtNetwork,
+async def test_who_has_another_address_goes_on_from_there(
+    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: set[tuple[str, int]] = set()
+    """Which address leads to the others is for the system to say; here it changes its mind."""
+    own = ["127.0.0.20"]
+    monkeypatch.setattr(dht_entrances, "address_towards", lambda host, port: own[0])
     async with (
-        open_dht(settings(dht_nodes, "127.0.0.20")) as one,
-        open_dht(settings(dht_nodes, "127.0.0.21", bootstrap=1)) as two,
+        taking_part(settings(dht_nodes, "0.0.0.0")) as one,
+        taking_part(settings(dht_nodes, "127.0.0.21", bootstrap=1)) as two,
     ):
-        await one.joined.wait()
-        await two.joined.wait()
+        own[0] = "127.0.0.23"
+        await one.move()
+        assert one.nodes
         one.announce(INFO_HASH, 7654)
-        with two.listening(INFO_HASH, found.update):
-            await asked(two, lambda: found)
-        found.clear()
-        dht_nodes.kill(dht_nodes.entrances[0])
-        with two.listening(INFO_HASH, found.update):
-            await asked(two, lambda: found)
-        assert found == {("127.0.0.20", 7654)}
+        assert await announced(two, INFO_HASH) == {("127.0.0.23", 7654)}
+        assert await announced(one, INFO_HASH)
+
+
+async def test_without_any_other_node_it_says_so(
+    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dht, "JOIN_SECONDS", 0.2)
+    async with taking_part(DhtSettings((Address("127.0.0.99", 9),), "127.0.0.20")) as alone:
+        assert alone.trouble == "no other node answers"
+    async with taking_part(settings(dht_nodes, "127.0.0.20")) as among_others:
+        assert not among_others.trouble
 
 
 async def test_who_meets_nobody_keeps_the_nodes_of_before(tmp_path: Path) -> None:
@@ -160,35 +122,31 @@ async def test_who_meets_nobody_keeps_the_nodes_of_before(tmp_path: Path) -> Non
     assert dht_state.load(state) == (("127.0.0.99", 9),)
 
 
-async def test_a_name_that_is_not_known_yet_is_asked_for_again(
-    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch
+async def test_a_name_is_asked_for_again_until_it_leads_into_the_public_dht(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    entrance = dht_nodes.entrances[0]
-    lookups = []
+    monkeypatch.setattr(dht, "RESOLVE_PAUSES", (0.1, 0.1))
+    monkeypatch.setattr(dht, "JOIN_SECONDS", 0.1)
+    # Lies that would make it a private one; and then an address to which this node, which
+    # listens on IPv4 alone, sends nothing.
+    answers = [[], ["10.0.0.5", "127.0.0.2", "fd00::1", "0.0.0.0"], ["2606:4700::1111"]]
+    asked: list[str] = []
 
-    class Resolver(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]
-            lookups.append(host)
-            if len(lookups) == 1:
-                raise OSError("no name server")
-            return await trio.to_thread.run_sync(lambda: [(2, 2, 17, "", (entrance.host, port))])
+    def look_up(host: str, port: int, family: int, kind: int) -> Any:
+        asked.append(host)
+        if not (found := answers[min(len(asked), len(answers)) - 1]):
+            raise socket.gaierror("no name server")
+        return [(0, kind, 0, "", (ip, port)) for ip in found]
 
-        async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
-            raise AssertionError("nobody asks for the name of an address")
-
-    trio.socket.set_custom_hostname_resolver(Resolver())
-    bootstrap = Address("dht.example.org", entrance.port)
-    me = identity()
-    async with open_dht(DhtSettings((bootstrap,), "127.0.0.20")) as dht:
-        # Nothing is believed before it is known where this is.
-        assert not dht.entrances.believes("127.0.0.1", 7654)
-        assert not dht.joined.is_set()
-        await until(dht.joined.is_set)
-        assert dht.entrances.believes("127.0.0.1", 7654)
-        with trio.fail_after(10):
-            while not await dht.put(me, SALT, b"value", 1.0):
-                pass
-    assert lookups == [b"dht.example.org"] * 2
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    bootstrap = Address("dht.example.org", 6881)
+    async with open_dht(DhtSettings((bootstrap,), "127.0.0.20")) as node:
+        assert node.trouble == "no name of a bootstrap node can be looked up"
+        await until(lambda: "lead to private addresses" in node.trouble)
+        await until(node.joined.is_set)
+        assert node.entrances.places == (("2606:4700::1111", 6881),)
+        assert not node.entrances.believes("127.0.0.1", 7654)
+    assert asked == ["dht.example.org"] * 3
 
 
 async def test_an_address_that_is_not_ours_is_the_environments_fault(
@@ -215,10 +173,9 @@ async def test_it_ends_soon_when_cancelled_and_frees_its_port(dht_nodes: DhtNetw
 async def test_all_addresses_are_those_from_which_the_other_nodes_are_reached(
     dht_nodes: DhtNetwork,
 ) -> None:
-    me = identity()
-    async with open_dht(settings(dht_nodes, "0.0.0.0")) as dht:
-        await dht.joined.wait()
-        assert await dht.put(me, SALT, b"value") > 0
+    async with taking_part(settings(dht_nodes, "0.0.0.0")) as dht:
+        dht.announce(INFO_HASH, 7654)
+        assert await announced(dht, INFO_HASH) == {("127.0.0.1", 7654)}
     own = Entrances((), (("127.0.0.2", 9),)).settings("0.0.0.0", 7)
     assert own["listen_interfaces"] == "127.0.0.1:7"
     alone = Entrances((), ()).settings("0.0.0.0", 7)
@@ -256,13 +213,24 @@ async def test_which_addresses_are_believed(host: str, public: bool, private: bo
     assert not of_private.believes(host, 0)
 
 
-@pytest.mark.parametrize("bootstrap", [(), (Address("10.0.0.5", 6881),)])
-def test_nodes_met_in_the_public_dht_are_no_entrances_to_a_private_one(
-    bootstrap: tuple[Address, ...],
+@pytest.mark.parametrize(
+    ("bootstrap", "private"),
+    [
+        ([], True),
+        (["10.0.0.5"], True),
+        (["10.0.0.5", "fd00::5"], True),
+        (["dht.example.org"], False),
+        (["10.0.0.5", "dht.example.org"], False),
+        (["10.0.0.5", "9.9.9.9"], False),
+    ],
+)
+def test_the_configuration_says_whether_a_dht_is_private_and_no_node_leads_to_another(
+    bootstrap: list[str], private: bool
 ) -> None:
-    entrances = Entrances(bootstrap, (("8.8.8.8", 9), ("10.0.0.1", 9)))
-    assert entrances.known == (("10.0.0.1", 9),)
-    assert entrances.private
+    met = (("8.8.8.8", 9), ("10.0.0.1", 9))
+    entrances = Entrances([Address(host, 6881) for host in bootstrap], met)
+    assert entrances.private is private
+    assert entrances.known == (met[1] if private else met[0],)
 
 
 @pytest.mark.parametrize(

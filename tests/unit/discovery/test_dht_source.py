@@ -16,17 +16,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from furymesh.core import node_record
 from furymesh.core.ids import DiscoveryTag, info_hash
 from furymesh.core.link import Address
-from furymesh.discovery import dht_source
+from furymesh.discovery import dht_entrances, dht_source
 from furymesh.discovery.dht import Dht, DhtSettings, open_dht
 from furymesh.discovery.dht_source import DhtSource
 from furymesh.discovery.source import Interests, Sighting
 from furymesh.net.identity import Identity
-from tests.dht import DhtNetwork
-from tests.waiting import until
+from tests.dht import DhtNetwork, announced
+from tests.waiting import stays, until
 
 TAG, OTHER_TAG = DiscoveryTag(bytes(range(32))), DiscoveryTag(bytes(range(1, 33)))
 SEED_HOST, PEER_HOST, OTHER_HOST = "127.0.0.20", "127.0.0.21", "127.0.0.22"
-PORT = 7654
+MOVED_HOST = "127.0.0.23"
+PORT, OTHER_PORT = 7654, 7655
 
 
 @pytest.fixture(autouse=True)
@@ -131,15 +132,49 @@ async def test_a_lookup_tells_of_so_many_and_of_nobody_twice(
     monkeypatch.setattr(dht_source, "LAST_PAUSE", 100.0)
     monkeypatch.setattr(dht_source, "FIRST_PAUSE", 100.0)
     async with running(dht_nodes, PEER_HOST) as peer, stranger(dht_nodes) as dht:
-        found: set[tuple[str, int]] = set()
-        with dht.listening(info_hash(TAG), found.update):
-            while len(found) < 6:
-                dht.announce(info_hash(TAG), 7001 + len(found))
-                await trio.sleep(0.05)
+        for port in range(7001, 7007):
+            dht.announce(info_hash(TAG), port)
+        await announced(dht, info_hash(TAG), 6)
         peer.interests.add(TAG, wanted=True)
         await until(lambda: len(peer.told) >= 3, 10)
-        dht.get_peers(info_hash(TAG))
-        assert len(peer.told) == len(peer.addresses()) == 3
+        await stays(lambda: len(peer.told) == len(peer.addresses()) == 3, 0.2)
+
+
+async def test_shares_are_announced_again_when_this_machine_has_other_addresses(
+    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dht_source, "ADDRESS_SECONDS", 0.1)
+    hosts = [SEED_HOST]
+    async with (
+        running(dht_nodes, SEED_HOST, hosts=hosts) as seed,
+        running(dht_nodes, PEER_HOST, entrance=1) as peer,
+    ):
+        seed.interests.add(TAG, wanted=False)
+        peer.interests.add(TAG, wanted=True)
+        await until(lambda: peer.addresses() == {f"{SEED_HOST}:{PORT}"}, 10)
+        seed.interests.port = OTHER_PORT  # tells this announce from the one before
+        hosts.append(MOVED_HOST)
+        await until(lambda: f"{SEED_HOST}:{OTHER_PORT}" in peer.addresses(), 10)
+
+
+@pytest.mark.slow
+async def test_who_has_another_address_is_announced_there(
+    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node at the address before is gone, too: the others take 15 s to give that up."""
+    monkeypatch.setattr(dht_source, "ADDRESS_SECONDS", 0.1)
+    hosts = [SEED_HOST]
+    monkeypatch.setattr(dht_entrances, "address_towards", lambda host, port: hosts[0])
+    anywhere = DhtSettings((dht_nodes.entrances[0],))
+    async with (
+        running(dht_nodes, SEED_HOST, settings=anywhere, hosts=hosts) as seed,
+        running(dht_nodes, PEER_HOST, entrance=1) as peer,
+    ):
+        seed.interests.add(TAG, wanted=False)
+        peer.interests.add(TAG, wanted=True)
+        await until(lambda: peer.addresses() == {f"{SEED_HOST}:{PORT}"}, 10)
+        hosts[0] = MOVED_HOST
+        await until(lambda: f"{MOVED_HOST}:{PORT}" in peer.addresses(), 60)
 
 
 async def test_a_node_is_found_by_its_record_wherever_it_is_now(dht_nodes: DhtNetwork) -> None:
@@ -152,8 +187,8 @@ async def test_a_node_is_found_by_its_record_wherever_it_is_now(dht_nodes: DhtNe
         peer.interests.add(TAG, wanted=True)
         peer.interests.seek(TAG, [me.node_id])
         await until(lambda: peer.addresses() == {str(Address(SEED_HOST, PORT, me.node_id))}, 10)
-        hosts[0] = "127.0.0.77"
-        moved = str(Address("127.0.0.77", PORT, me.node_id))
+        hosts[0] = MOVED_HOST
+        moved = str(Address(MOVED_HOST, PORT, me.node_id))
         await until(lambda: moved in peer.addresses(), 10)
 
 
@@ -188,9 +223,9 @@ async def test_a_record_is_looked_up_only_while_its_share_is_wanted() -> None:
 async def test_garbage_under_a_node_id_is_no_address(dht_nodes: DhtNetwork) -> None:
     liar, honest = identity(), identity()
     async with running(dht_nodes, PEER_HOST) as peer, stranger(dht_nodes) as dht:
-        assert await dht.put(liar, node_record.SALT, os.urandom(500))
+        assert await dht.items.put(liar, node_record.SALT, os.urandom(500))
         record = node_record.encode([Address("127.0.0.99", PORT)])
-        assert await dht.put(honest, node_record.SALT, record)
+        assert await dht.items.put(honest, node_record.SALT, record)
         peer.interests.add(TAG, wanted=True)
         peer.interests.seek(TAG, [liar.node_id, honest.node_id])
         expected = str(Address("127.0.0.99", PORT, honest.node_id))
@@ -202,13 +237,13 @@ async def test_nobody_but_the_node_moves_its_record(dht_nodes: DhtNetwork) -> No
     me, liar = identity(), identity()
     record = node_record.encode([Address(SEED_HOST, PORT)])
     async with stranger(dht_nodes) as dht:
-        assert await dht.put(me, node_record.SALT, record)
+        assert await dht.items.put(me, node_record.SALT, record)
         forged = Identity(liar.private)
         object.__setattr__(forged, "node_id", me.node_id)  # signs with a key that does not fit
-        await dht.put(forged, node_record.SALT, b"1 127.0.0.66:1", 1.0)
+        await dht.items.put(forged, node_record.SALT, b"1 127.0.0.66:1", 1.0)
         async with open_dht(DhtSettings((dht_nodes.entrances[0],), PEER_HOST)) as reader:
             await reader.joined.wait()
-            assert await reader.get(me.node_id, node_record.SALT) == record
+            assert await reader.items.get(me.node_id, node_record.SALT) == record
 
 
 async def test_lookups_do_not_wait_for_a_thousand_announces(

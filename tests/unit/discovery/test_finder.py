@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from random import Random
+from typing import Final
 
 import pytest
 import trio
@@ -16,11 +17,13 @@ from furymesh.discovery.book import MAX_OF_SOURCE, PeerBook, Process, Source
 from furymesh.discovery.finder import MAX_RETRY, Finder
 from furymesh.discovery.source import Interests, Sighting, Tell
 from furymesh.net.interfaces import local_ipv4
+from tests.waiting import until
 
 SHARE, OTHER = FileId(b"s" * 32), FileId(b"o" * 32)
 TAG = discovery_tag(SHARE)
 ME: Process = (NodeId(b"m" * 32), b"myself")
 PORT = 7654
+FAR = "9.9.9.9"  # a public address
 
 
 class Setting:
@@ -63,19 +66,19 @@ class Setting:
 
 def test_a_sighting_becomes_a_candidate_of_its_share_and_source() -> None:
     setting = Setting()
-    setting.see("192.0.2.1", source=Source.DHT)
+    setting.see(FAR, source=Source.DHT)
     (candidate,) = setting.book.candidates(SHARE)
-    assert candidate.address == Address("192.0.2.1", 1000)
+    assert candidate.address == Address(FAR, 1000)
     assert candidate.source is Source.DHT
 
 
 def test_only_what_is_wanted_is_believed() -> None:
     setting = Setting()
-    setting.see("192.0.2.1", share=OTHER)
-    setting.see("192.0.2.1", share=FileId(b"x" * 32))
+    setting.see(FAR, share=OTHER)
+    setting.see(FAR, share=FileId(b"x" * 32))
     assert not setting.book.candidates(OTHER)
     setting.interests.add(TAG, wanted=False)
-    setting.see("192.0.2.1")
+    setting.see(FAR)
     assert not setting.known
 
 
@@ -92,7 +95,7 @@ def test_where_nobody_can_be_is_not_tried(host: str) -> None:
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_no_port_no_peer(port: int) -> None:
     setting = Setting()
-    setting.see("192.0.2.1", port)
+    setting.see(FAR, port)
     assert not setting.known
 
 
@@ -106,9 +109,21 @@ def test_loopback_is_believed_of_those_who_are_there() -> None:
     assert setting.known == ["127.0.0.1:1000"]
 
 
+def test_nobody_on_the_internet_names_addresses_of_a_private_network() -> None:
+    setting = Setting()
+    private = ["10.1.2.3", "192.168.1.1", "127.0.0.1", "169.254.1.1", "fd00::1"]
+    for host in private:
+        setting.see(host, teller=FAR, source=Source.TRACKER)
+        setting.see(host, source=Source.DHT)
+    assert not setting.known
+    for host in (*private, FAR):
+        setting.see(host, teller="10.0.0.7", source=Source.TRACKER)
+    assert setting.known == ["10.1.2.3:1000", "192.168.1.1:1000", "[fd00::1]:1000", f"{FAR}:1000"]
+
+
 def test_this_process_is_not_its_own_peer() -> None:
     setting = Setting()
-    setting.see("192.0.2.1", process=ME)
+    setting.see(FAR, process=ME)
     for host in local_ipv4():
         setting.see(host, PORT, teller=host)
     assert not setting.known
@@ -117,7 +132,7 @@ def test_this_process_is_not_its_own_peer() -> None:
 def test_a_process_that_is_linked_is_not_dialled() -> None:
     linked = {(NodeId(b"n" * 32), b"instance")}
     setting = Setting(linked)
-    setting.see("192.0.2.1", process=(NodeId(b"n" * 32), b"instance"))
+    setting.see(FAR, process=(NodeId(b"n" * 32), b"instance"))
     assert setting.book.due(SHARE, 0.0) is None
     linked.clear()
     assert setting.book.due(SHARE, 0.0) is not None
@@ -125,17 +140,18 @@ def test_a_process_that_is_linked_is_not_dialled() -> None:
 
 def test_made_up_peers_of_one_source_leave_room_for_another() -> None:
     setting = Setting()
-    for number in range(10_000):
-        setting.see(f"10.0.{number >> 8}.{number & 255}", source=Source.DHT)
+    for number in range(1_000):
+        setting.see(f"9.9.{number >> 8}.{number & 255}", source=Source.DHT)
     assert len(setting.known) == MAX_OF_SOURCE
-    setting.see("192.0.2.1", source=Source.LAN)
+    setting.see("10.0.0.1", teller="10.0.0.1", source=Source.LAN)
     assert len(setting.known) == MAX_OF_SOURCE + 1
 
 
 class Failing:
     """A source that works for a while, fails, and is tried again."""
 
-    source = Source.TRACKER
+    source: Final = Source.TRACKER
+    troubles = ("it is slow",)
 
     def __init__(self, works: float = 0.0) -> None:
         self.begun: list[float] = []
@@ -151,10 +167,11 @@ class Failing:
 class Seeing:
     """A source that sees one peer and goes on looking."""
 
-    source = Source.LAN
+    source: Final = Source.LAN
+    troubles = ()
 
     async def run(self, interests: Interests, tell: Tell) -> None:
-        tell(Sighting(TAG, Address("192.0.2.1", 1000)))
+        tell(Sighting(TAG, Address(FAR, 1000)))
         await trio.sleep_forever()
 
 
@@ -179,7 +196,7 @@ async def test_a_source_that_fails_is_tried_again_ever_later_and_reported_once(
 async def test_a_source_that_fails_stops_no_other(autojump_clock: trio.testing.MockClock) -> None:
     setting = Setting()
     await run_for(setting, 100, Failing(), Seeing())
-    assert setting.known == ["192.0.2.1:1000"]
+    assert setting.known == [f"{FAR}:1000"]
 
 
 async def test_who_worked_for_long_is_soon_tried_again_and_reported_again(
@@ -191,15 +208,19 @@ async def test_who_worked_for_long_is_soon_tried_again_and_reported_again(
     assert len(setting.reports) == 3
 
 
-async def test_it_knows_which_sources_work(autojump_clock: trio.testing.MockClock) -> None:
-    setting = Setting()
-    seen: list[tuple[Source, ...]] = []
-
-    async def look() -> None:
-        await trio.sleep(1)
-        seen.append(setting.finder.looking)
-
+async def test_it_knows_which_sources_work_and_what_is_wrong_with_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    setting, failing = Setting(), Failing(works=10.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(look)
-        nursery.start_soon(run_for, setting, 2, Failing(), Seeing())
-    assert seen == [(Source.LAN,)]
+        nursery.start_soon(run_for, setting, 60, failing, Seeing())
+        await trio.sleep(5)
+        assert setting.finder.looking(TAG) == (Source.LAN, Source.TRACKER)
+        assert setting.finder.looking(discovery_tag(OTHER)) == ()
+        assert setting.finder.troubles == ("it is slow",)
+        await until(lambda: setting.reports)
+        assert setting.finder.looking(TAG) == (Source.LAN,)
+        assert setting.finder.troubles == ("no network",)
+        await until(lambda: len(failing.begun) == 2, 60)
+        assert setting.finder.troubles == ("it is slow",)
+    assert setting.finder.looking(TAG) == ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
 import socket
 import ssl
 import struct
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,16 +23,17 @@ from cryptography.x509.oid import NameOID
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import info_hash
 from furymesh.core.link import Address, Tracker
-from furymesh.discovery import announcing, tracker_http, tracker_udp
+from furymesh.discovery import announcing, tracker_http, tracker_places, tracker_udp
 from furymesh.discovery import tracker as tracker_module
 from furymesh.discovery.source import Sighting
-from furymesh.discovery.tracker_places import check_place, check_redirect, resolve
+from furymesh.discovery.tracker import open_trackers
+from furymesh.discovery.tracker_places import Resolver, check_place, check_redirect
 from furymesh.wire import tracker as wire
 from furymesh.wire import tracker_udp as packets
 from tests.bencoding import bencoded
 from tests.tracker_server import TestTracker, http, open_tracker
-from tests.unit.discovery.asking import ONE, TWO, open_source
-from tests.waiting import until
+from tests.unit.discovery.asking import ONE, TWO, one_source, open_source
+from tests.waiting import stays, until
 
 either = pytest.mark.parametrize("scheme", ["http", "udp"])
 
@@ -67,19 +70,21 @@ async def test_two_nodes_meet_over_ipv6(scheme: str, host: str) -> None:
             await until(lambda: leech.addresses == {"[::1]:7001", "[::1]:7002"})
 
 
-class Names(trio.abc.HostnameResolver):
-    """Every name is this machine, by IPv4 and IPv6."""
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name t.example means this machine, by IPv4 and IPv6."""
+    look_up = socket.getaddrinfo
 
-    async def getaddrinfo(self, host: Any, port: Any, family: int = 0, *rest: int) -> Any:
-        ip = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-        return socket.getaddrinfo(ip, port, family, *rest)
+    def names(host: Any, port: Any, family: int = 0, *rest: Any, **options: Any) -> Any:
+        if host == "t.example":
+            host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        return look_up(host, port, family, *rest, **options)
 
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        raise OSError("nobody asks for this")
+    monkeypatch.setattr(socket, "getaddrinfo", names)
 
 
+@pytest.mark.usefixtures("named")
 async def test_a_tracker_by_name_is_asked_over_ipv4_and_ipv6() -> None:
-    trio.socket.set_custom_hostname_resolver(Names())
     async with open_tracker(TestTracker("127.0.0.1")) as four:
         six = TestTracker("::1")
         async with (
@@ -91,8 +96,8 @@ async def test_a_tracker_by_name_is_asked_over_ipv4_and_ipv6() -> None:
             assert f"Host: t.example:{four.port}\r\n" in four.requests[0]
 
 
+@pytest.mark.usefixtures("named")
 async def test_a_family_that_does_not_work_is_no_trouble() -> None:
-    trio.socket.set_custom_hostname_resolver(Names())
     async with (
         open_tracker(TestTracker()) as tracker,
         open_source(f"http://t.example:{tracker.port}/announce") as node,
@@ -118,6 +123,80 @@ async def test_a_share_is_started_completed_and_stopped(scheme: str) -> None:
         assert tracker.heard[4].info_hash == info_hash(TWO)
         assert not any(tracker.swarms.values())
         assert len({heard.peer_id for heard in tracker.heard}) == 1
+
+
+@either
+async def test_completion_is_told_even_if_all_ends_with_it(scheme: str) -> None:
+    async with open_tracker(TestTracker()) as tracker:
+        async with open_source(tracker.url(scheme)) as node:
+            await until(lambda: node.sightings)
+            node.interests.add(ONE, wanted=False)
+        assert tracker.events() == ["started", "completed", "stopped"]
+
+
+@either
+async def test_sources_of_a_node_are_one_peer_to_a_tracker(scheme: str) -> None:
+    async with open_tracker(TestTracker()) as tracker, open_trackers() as trackers:
+        url = tracker.url(scheme)
+        async with one_source(trackers, url, wanted=False) as first:
+            await until(lambda: tracker.events() == ["started"])
+            async with one_source(trackers, url) as second, one_source(trackers, url, tags=(TWO,)):
+                await until(lambda: len(tracker.heard) == 3)
+                await until(lambda: second.sightings)
+                assert {seen.tag for seen in second.sightings} == {ONE}
+                assert not first.sightings
+            await until(lambda: "stopped" in tracker.events())
+            assert {h.info_hash for h in tracker.heard if h.event == "stopped"} == {info_hash(TWO)}
+            assert len({(heard.peer_id, heard.key) for heard in tracker.heard}) == 1
+            assert tracker.swarms[info_hash(ONE)]  # the first goes on
+
+
+@either
+async def test_who_ends_and_begins_again_is_announced_in_the_end(scheme: str) -> None:
+    async with open_tracker(TestTracker()) as tracker, open_trackers() as trackers:
+        for _ in range(20):
+            async with one_source(trackers, tracker.url(scheme), wanted=False):
+                await until(lambda: tracker.swarms.get(info_hash(ONE)))
+        async with one_source(trackers, tracker.url(scheme), wanted=False):
+            await until(lambda: tracker.events()[-1] == "started")
+            await stays(lambda: tracker.events()[-1] == "started", 0.2)
+    assert tracker.events()[-1] == "stopped"
+
+
+@either
+async def test_between_announces_nothing_is_open(scheme: str) -> None:
+    async with open_tracker(TestTracker()) as tracker:
+        before = descriptors()
+        async with open_source(tracker.url(scheme)) as node:
+            await until(lambda: node.sightings)
+            await until(lambda: descriptors() == before)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_mute_name_server_takes_no_thread_that_others_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracker_places, "RESOLVE_SECONDS", 0.1)
+    monkeypatch.setattr(announcing, "FIRST_BACKOFF", 0.05)
+    asked, end = [], threading.Event()
+
+    def mute(host: str, *rest: Any) -> Any:
+        asked.append(host)
+        end.wait()
+        raise socket.gaierror("no name server")
+
+    monkeypatch.setattr(socket, "getaddrinfo", mute)
+    try:
+        async with open_source("udp://mute.example:1", wanted=False) as node:
+            await until(lambda: node.trouble == "no name server answers")
+            # It is to be asked again in that time, over IPv4 and over IPv6.
+            await stays(lambda: len(asked) == 2, 0.5)
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    finally:
+        end.set()
 
 
 @either
@@ -208,7 +287,7 @@ async def test_every_byte_of_an_info_hash_arrives_as_it_is(
         for first in range(0, 256, 16):
             name = bytes(range(first, first + 16)) + b"%/+&"
             announce = wire.Announce(name, bytes(20), 1, 1, True, wire.Event.NONE)
-            asker = tracker_http.HttpAsker(Tracker.parse(tracker.url("http")))
+            asker = tracker_http.HttpAsker(Tracker.parse(tracker.url("http")), Resolver())
             await asker.ask("127.0.0.1", announce)
             assert tracker.heard[-1].info_hash == name
 
@@ -318,17 +397,19 @@ def test_which_places_are_private() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "::", "ff02::1", "no-such-host.invalid"])
 async def test_no_tracker_is_everybody_or_nobody(host: str) -> None:
     with pytest.raises(UnavailableError):
-        await resolve(Address(host, 80), socket.AF_UNSPEC)
+        await Resolver().resolve(Address(host, 80), socket.AF_UNSPEC)
 
 
-async def test_peers_are_believed_as_far_as_the_tracker_can_know_them() -> None:
-    listed = ["127.0.0.1", "10.1.2.3", "169.254.1.1", "224.0.0.1", "0.0.0.0", "192.0.2.1"]
+async def test_whatever_a_tracker_names_counts_as_its_word() -> None:
+    """What may be believed of one that is there is for the finder to say."""
+    listed = ["127.0.0.1", "10.1.2.3", "192.0.2.1"]
     peers = b"".join(socket.inet_aton(host) + b"\x1b\x59" for host in listed)
     async with open_tracker(TestTracker()) as tracker:
         tracker.reply = lambda target: http(bencoded({b"peers": peers}))
         async with open_source(tracker.url("http")) as node:
-            await until(lambda: node.sightings)
-            assert node.addresses == {"127.0.0.1:7001", "10.1.2.3:7001", "192.0.2.1:7001"}
+            await until(lambda: len(node.sightings) == len(listed))
+            assert node.addresses == {f"{host}:7001" for host in listed}
+            assert {sighting.teller for sighting in node.sightings} == {"127.0.0.1"}
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from furymesh.net.addresses import is_loopback, may_mean, same_machine
+from furymesh.net.addresses import is_loopback, may_lead, may_mean, same_machine
 
 
 def test_machines_are_told_apart() -> None:
@@ -37,3 +37,32 @@ def test_loopback(host: str) -> None:
 )
 def test_what_is_believed_of_whom(host: str, teller: str, believed: bool) -> None:
     assert may_mean(host, teller) is believed
+
+
+@pytest.mark.parametrize(
+    ("host", "teller", "followed"),
+    [
+        ("9.9.9.9", "8.8.8.8", True),
+        ("9.9.9.9", "10.0.0.2", True),
+        ("9.9.9.9", "", True),
+        ("2606:4700::1111", "", True),
+        ("10.0.0.1", "10.0.0.2", True),
+        ("192.168.1.1", "10.0.0.2", True),
+        ("fd00::1", "fd00::2", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("10.0.0.1", "8.8.8.8", False),
+        ("10.0.0.1", "2606:4700::1111", False),
+        ("10.0.0.1", "", False),
+        ("100.64.0.1", "8.8.8.8", False),
+        ("192.168.1.1", "8.8.8.8", False),
+        ("fd00::1", "8.8.8.8", False),
+        ("::ffff:10.0.0.1", "8.8.8.8", False),
+        ("127.0.0.1", "8.8.8.8", False),
+        ("127.0.0.1", "10.0.0.2", False),
+        ("fe80::1", "8.8.8.8", False),
+        ("224.0.0.1", "10.0.0.2", False),
+        ("t.example", "8.8.8.8", False),
+    ],
+)
+def test_who_may_send_us_where(host: str, teller: str, followed: bool) -> None:
+    assert may_lead(host, teller) is followed

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from furymesh.net import connect, strangers
 from furymesh.net.addresses import packed_ip, unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
+from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.secure_link import SecureLink
 from tests.waiting import until
 
@@ -183,6 +184,24 @@ def test_taken_port_is_told() -> None:
     (first,) = listen(Address("127.0.0.1", 0))
     with first, pytest.raises(EnvironmentFault, match="the port is taken"):
         listen(Address("127.0.0.1", first.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"), [("0.0.0.0", {"127.0.0.1"}), ("::", {"127.0.0.1", "::1"})]
+)
+def test_all_addresses_are_those_of_both_families(host: str, reached: set[str]) -> None:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(sock) for sock in listen(Address(host, 0))]
+        (port,) = {sock.getsockname()[1] for sock in listeners}
+        for place in ("127.0.0.1", "::1"):
+            try:
+                socket.create_connection((place, port)).close()
+            except ConnectionRefusedError:
+                assert place not in reached
+            else:
+                assert place in reached
+        named = {host for sock in listeners for host in reachable_hosts(sock.getsockname()[0])}
+        assert named & {"127.0.0.1", "::1"} == reached
 
 
 def test_foreign_address_is_told() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,12 +15,14 @@ from furymesh.core.errors import (
     UsageError,
     WrongKeyError,
 )
+from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address, Link
 from furymesh.node import face
 from furymesh.node.config import Config
+from furymesh.node.resumes import with_hints
 from furymesh.node.runtime import open_runtime
-from furymesh.swarm.events import Event, Started
-from tests.apart import apart
+from furymesh.swarm.events import Event, Started, Trouble
+from tests.apart import ALONE, apart
 from tests.waiting import until
 
 CHUNK = 16 * 1024
@@ -108,6 +111,57 @@ async def test_get_resume_and_verify(tmp_path: Path, source: Path, config: Confi
         assert (await face.verify(out, shared.file_id.hex()[:8], user)).bad == (0,)
         with pytest.raises(NotFoundError):
             await face.resume(shared.file_id, user)
+
+
+async def test_what_a_link_names_is_known_after_an_interruption(
+    tmp_path: Path, source: Path, config: Config
+) -> None:
+    user = apart({"data_dir": tmp_path / "user", "storage": {"reserve": "0"}})
+    shared = await face.share(source, config, chunk_size=CHUNK)
+    elsewhere = NodeId(b"e" * 32)
+    with trio.fail_after(15):
+        async with open_runtime(config, listen_on=Address("127.0.0.1", 0)) as runtime:
+            await runtime.load_catalog()
+            seed = replace(Address.parse(runtime.addresses[0]), node_id=runtime.identity.node_id)
+            link = replace(shared.link, peers=(seed,), nodes=(elsewhere,))
+            with trio.CancelScope() as killed:
+
+                def kill(event: Event) -> None:
+                    if isinstance(event, Started):
+                        killed.cancel()
+
+                await face.get(link, user, output=tmp_path / "out.bin", on_event=kill)
+            assert with_hints(Link(shared.file_id), user).node_ids == link.node_ids
+            result = await face.resume(shared.file_id, user)
+            assert result.path.read_bytes() == source.read_bytes()
+
+
+NOWHERE = "http://127.0.0.1:9/announce"
+
+
+@pytest.mark.parametrize(
+    ("discovery", "complaint"),
+    [
+        (ALONE, "no peer is known, and none is looked for: name one with --peer"),
+        (
+            {**ALONE, "trackers": [NOWHERE]},
+            "nobody who has it was found at trackers"
+            " (tracker http://127.0.0.1:9: no connection: connection refused):"
+            " check the id, or name one with --peer",
+        ),
+    ],
+    ids=["switched off", "dead tracker"],
+)
+async def test_why_nobody_was_found_is_told(
+    tmp_path: Path, discovery: dict[str, object], complaint: str
+) -> None:
+    user = Config.model_validate({"data_dir": tmp_path / "user", "discovery": discovery})
+    events: list[Event] = []
+    with pytest.raises(UnavailableError) as caught:
+        await face.get(Link(FileId(b"?" * 32)), user, timeout=0.5, on_event=events.append)
+    assert str(caught.value) == complaint
+    troubles = [event.text for event in events if isinstance(event, Trouble)]
+    assert len(troubles) == complaint.count("connection refused")
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,15 @@ from furymesh.core.errors import (
     NotFoundError,
     UsageError,
 )
-from furymesh.core.ids import FileId
-from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
+from furymesh.core.ids import FileId, NodeId, node_id_text
+from furymesh.core.link import MAX_LINK_PEERS, MAX_LINK_TRACKERS, Link, Tracker
 from furymesh.node.config import Config
 from furymesh.node.resumes import (
     clean_resume,
     find_resume,
-    known_trackers,
     list_resume,
     show_resume,
+    with_hints,
 )
 from furymesh.storage.lock import DownloadLock
 from furymesh.storage.part_names import part_path
@@ -36,11 +37,11 @@ def config(tmp_path: Path) -> Config:
     return Config.at(tmp_path / "data")
 
 
-def keep(config: Config, file_id: FileId, part: Path, trackers: tuple[str, ...] = ()) -> Path:
+def keep(config: Config, file_id: FileId, part: Path, **hints: Any) -> Path:
     """Resume data of a download; where it lies."""
     directory = config.transfer.resume_dir
     output = str(part.with_suffix(""))
-    meta = ResumeMeta(file_id, "film", output, str(part), 0.0, trackers=trackers)
+    meta = ResumeMeta(file_id, "film", output, str(part), 0.0, **hints)
     with ResumeData.create(directory, meta):
         return resume_path(directory, file_id)
 
@@ -64,15 +65,25 @@ def test_prefixes(config: Config, tmp_path: Path) -> None:
         find_resume("cccccccc", config)
 
 
-def test_trackers_of_an_unfinished_download(config: Config, tmp_path: Path) -> None:
+def test_a_link_gets_back_what_its_unfinished_download_remembers(
+    config: Config, tmp_path: Path
+) -> None:
     keep(config, ONE, tmp_path / "x.part")
-    assert known_trackers(ONE, config) == ()
-    kept = ("udp://192.0.2.1:6969", "forged", *["http://t.example/announce"] * 20)
-    keep(config, TWO, tmp_path / "y.part", kept)
-    assert known_trackers(TWO, config)[:2] == tuple(map(Tracker.parse, (kept[0], kept[2])))
-    assert len(known_trackers(TWO, config)) < MAX_LINK_TRACKERS
-    with pytest.raises(NotFoundError):
-        known_trackers(OTHER, config)
+    assert with_hints(Link(ONE), config) == Link(ONE)
+    assert with_hints(Link(OTHER, "film"), config) == Link(OTHER, "film")
+    urls = ("udp://192.0.2.1:6969", "forged", *[f"http://{n}.example/announce" for n in range(20)])
+    nodes = [NodeId(bytes([number]) * 32) for number in range(100)]
+    texts = ("forged", *map(node_id_text, nodes))
+    keep(config, TWO, tmp_path / "y.part", trackers=urls, nodes=texts, private=True)
+    known = with_hints(Link(TWO, "film"), config)
+    assert known.trackers == tuple(map(Tracker.parse, (urls[0], *urls[2:9])))
+    assert known.nodes == tuple(nodes[:MAX_LINK_PEERS])
+    assert (known.name, known.private) == ("film", True)
+    own = Link(TWO, trackers=(Tracker.parse("http://t.example/announce"),), nodes=(nodes[5],))
+    more = with_hints(own, config)
+    assert more.trackers[:2] == (*own.trackers, known.trackers[0])
+    assert more.nodes[:2] == (nodes[5], nodes[0])
+    assert len(more.trackers) == MAX_LINK_TRACKERS == len(set(more.trackers))
 
 
 def test_damaged_data_is_listed_and_found_and_not_shown(config: Config, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 import trio
 
 from furymesh.core.errors import AlreadyRunningError, EnvironmentFault, UsageError
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Tracker
 from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.orders import DetachedOrder, Orders
 from furymesh.node.service import Node
-from furymesh.swarm.events import Event, Note
-from tests.apart import apart
+from furymesh.swarm.events import Event, Note, Started
+from tests.apart import ALONE, apart
+from tests.tracker_server import TestTracker, open_tracker
 from tests.waiting import until
 
 CHUNK = 16 * 1024
@@ -82,6 +84,43 @@ async def test_order_is_finished_shared_and_forgotten(tmp_path: Path, source: Pa
         assert Orders(user.data_dir).list() == ([], [])
         assert [item.path for item in face.shares(user)] == [out]
         assert node.status()["downloads"] == []
+
+
+async def test_a_download_that_is_handed_to_a_node_keeps_what_its_link_said(
+    tmp_path: Path, source: Path
+) -> None:
+    home, user = config_at(tmp_path / "home"), config_at(tmp_path / "user")
+    async with open_tracker(TestTracker()) as tracker:
+        named = [Tracker.parse(tracker.url("udp"))]
+        shared = await face.share(source, home, trackers=named, private=True)
+        async with running(home) as (seed, _):
+            link = replace(shared.link, nodes=(seed.node_id,))
+            with trio.CancelScope() as killed:
+
+                def kill(event: Event) -> None:
+                    if isinstance(event, Started):
+                        killed.cancel()
+
+                await face.get(link, user, on_event=kill)
+            assert killed.cancelled_caught
+            async with running(user) as (node, events):
+                await face.detach(Link(shared.file_id), user, output=tmp_path / "copy.bin")
+                await told(events, "finished")
+                assert node.runtime.swarm.shares[shared.file_id].private
+    (item,) = face.shares(user)
+    assert item.link == replace(link, name="copy.bin", peers=())
+
+
+async def test_what_is_wrong_with_a_tracker_is_told(tmp_path: Path, source: Path) -> None:
+    nowhere = ["http://127.0.0.1:9/announce"]
+    home = apart({"data_dir": tmp_path, "discovery": {**ALONE, "trackers": nowhere}})
+    async with running(home):
+        await face.share(source, home)
+        refused = ["tracker http://127.0.0.1:9: no connection: connection refused"]
+        with trio.fail_after(5):
+            while await face.troubles(home) != refused:
+                pass
+        assert await face.peers(home) == []
 
 
 async def test_orders_wait_for_the_next_start(tmp_path: Path, source: Path) -> None:

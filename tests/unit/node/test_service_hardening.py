@@ -207,7 +207,7 @@ async def test_reload_before_adoption_keeps_the_share(tmp_path: Path, source: Pa
             result = await download.run(runtime.links)
             await runtime.load_catalog()
             assert shared.file_id in runtime.swarm.shares
-            await runtime.adopt(result, None)
+            await runtime.adopt(result, Link(result.file_id))
             await runtime.load_catalog()
             assert shared.file_id in runtime.swarm.shares
             Catalog(user.data_dir).remove(shared.file_id)

@@ -10,8 +10,8 @@ import pytest
 from furymesh.core.errors import EnvironmentFault, LocalDataError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
-from furymesh.core.ids import FileId
-from furymesh.core.link import Tracker
+from furymesh.core.ids import FileId, NodeId
+from furymesh.core.link import Link, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import checked_json
@@ -65,23 +65,33 @@ def test_add_get_list_remove(tmp_path: Path) -> None:
     assert catalog.list().entries == [two]
 
 
-def test_trackers_are_kept(tmp_path: Path) -> None:
+def test_what_a_link_names_is_kept(tmp_path: Path) -> None:
     catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
     trackers = tuple(map(Tracker.parse, ["http://t.example/key/announce", "udp://192.0.2.1:6969"]))
-    entry = entry_of(manifest, trackers=trackers)
+    nodes = (NodeId(b"n" * 32), NodeId(b"m" * 32))
+    entry = entry_of(manifest, trackers=trackers, nodes=nodes, private=True)
     catalog.add(entry, manifest)
-    assert catalog.get(entry.file_id) == entry
+    kept = catalog.get(entry.file_id)
+    assert kept == entry
+    link = Link(entry.file_id, entry.name, trackers=trackers, nodes=nodes, private=True)
+    assert kept.link == link
 
 
-@pytest.mark.parametrize("trackers", ["udp://t:1", [7], ["udp://t"], ["udp://t:1"] * 9, None])
-def test_an_entry_with_bad_trackers_is_damaged(tmp_path: Path, trackers: object) -> None:
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *[("trackers", bad) for bad in ("udp://t:1", [7], ["udp://t"], ["udp://t:1"] * 9, None)],
+        *[("nodes", bad) for bad in ("a" * 52, [7], ["a"], ["a" * 52] * 65, None)],
+    ],
+)
+def test_an_entry_that_names_nonsense_is_damaged(tmp_path: Path, name: str, values: object) -> None:
     catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
     entry = entry_of(manifest)
     catalog.add(entry, manifest)
     path = tmp_path / "data" / "catalog" / f"{entry.file_id.hex()}.json"
     fields, _ = checked_json.decode(path.read_bytes())
-    assert "trackers" not in fields
-    path.write_bytes(checked_json.encode({**fields, "trackers": trackers}))
+    assert name not in fields
+    path.write_bytes(checked_json.encode({**fields, name: values}))
     with pytest.raises(LocalDataError):
         catalog.get(entry.file_id)
 

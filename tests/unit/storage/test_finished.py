@@ -8,6 +8,7 @@ import pytest
 
 from furymesh.core.errors import LocalDataError, NotFoundError, UsageError, WrongKeyError
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.link import Link
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.check import Check
 from furymesh.storage.finished import FinishedReader, adopt, layout_on_disk
@@ -85,7 +86,7 @@ def test_mirror_verifies_and_serves_without_the_key(
 
     mirror = Catalog(tmp_path / "mirror")
     mirror.manifests.save(made.manifest)
-    entry = adopt(mirror, made.file_id, kept, None)
+    entry = adopt(mirror, Link(made.file_id), kept)
     manifest, content = open_share(mirror, entry)
     view = memoryview(bytearray(CHUNK))
     length = content.read_chunk_into(1, view)
@@ -168,9 +169,9 @@ def test_adopting_shares_without_hashing(catalog: Catalog, file: Path, tmp_path:
     copy.chmod(0o755)
     other = Catalog(tmp_path / "other")
     with pytest.raises(LocalDataError):
-        adopt(other, made.file_id, copy, None)
+        adopt(other, Link(made.file_id), copy)
     other.manifests.save(made.manifest)
-    entry = adopt(other, made.file_id, copy, None)
+    entry = adopt(other, Link(made.file_id), copy)
     assert other.get(made.file_id) == entry
     assert (entry.name, entry.size, entry.executable) == ("copy.mkv", len(DATA), True)
     assert not entry.private
@@ -178,4 +179,4 @@ def test_adopting_shares_without_hashing(catalog: Catalog, file: Path, tmp_path:
 
 def test_adopting_keeps_the_key(catalog: Catalog, file: Path) -> None:
     made = share(file, catalog, KEY)
-    assert adopt(catalog, made.file_id, file, KEY).key == KEY
+    assert adopt(catalog, Link(made.file_id, key=KEY), file).key == KEY

@@ -6,6 +6,7 @@ import pytest
 
 from furymesh.core.errors import EnvironmentFault, SourceChangedError
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.link import Link
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.finished import FinishedReader, adopt, facts_of
 from furymesh.storage.scan import scan
@@ -38,9 +39,9 @@ def test_what_was_edited_since_is_not_adopted(tmp_path: Path) -> None:
         cancelled=lambda: False,
     )
     facts = scan(path).facts
-    assert adopt(catalog, made.file_id, path, None, facts).facts == facts
+    assert adopt(catalog, Link(made.file_id), path, facts).facts == facts
     path.write_bytes(b"as it is!")
     with pytest.raises(SourceChangedError, match="share it again"):
-        adopt(catalog, made.file_id, path, None, facts)
+        adopt(catalog, Link(made.file_id), path, facts)
     with pytest.raises(EnvironmentFault):
         FinishedReader(tmp_path / ("x" * 300), made.manifest, None)

@@ -13,6 +13,7 @@ from furymesh.core.errors import (
     EnvironmentFault,
     WrongKeyError,
 )
+from furymesh.core.ids import NodeId, node_id_text
 from furymesh.core.link import Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
@@ -74,13 +75,21 @@ def test_what_was_written_is_there_next_time(settings: Settings) -> None:
     second.close()
 
 
-def test_the_trackers_of_the_link_are_kept_until_another_names_others(settings: Settings) -> None:
-    first, second = Tracker.parse("udp://192.0.2.1:6969"), Tracker.parse("udp://192.0.2.2:6969")
-    for named, kept in (((), ()), ((first,), (first,)), ((), (first,)), ((second,), (second,))):
-        workspace, _, _ = opened(settings, order(trackers=named))
+def test_what_the_link_names_is_kept_until_another_names_others(settings: Settings) -> None:
+    one, two = (
+        replace(
+            order(),
+            trackers=(Tracker.parse(f"udp://192.0.2.{number}:6969"),),
+            nodes=(NodeId(bytes([number]) * 32),),
+        )
+        for number in (1, 2)
+    )
+    for asked, kept in ((order(), order()), (one, one), (order(), one), (two, two)):
+        workspace, _, _ = opened(settings, asked)
         workspace.close()
         data = ResumeData.load(settings.resume_dir, MANIFEST.file_id)
-        assert data.meta.trackers == tuple(map(str, kept))
+        assert data.meta.trackers == tuple(map(str, kept.trackers))
+        assert data.meta.nodes == tuple(map(node_id_text, kept.nodes))
         data.close()
 
 

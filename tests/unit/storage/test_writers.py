@@ -8,6 +8,7 @@ import pytest
 
 from furymesh.core.errors import SourceChangedError
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.link import Link
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.files import open_plain
 from furymesh.storage.finished import adopt
@@ -96,7 +97,7 @@ def test_a_download_with_a_writer_is_shared_on_by_its_digests(file: Path, tmp_pa
     found = scan(file)
     with file.open("r+b"):
         facts = proven(found.path, found.layout, found.facts)
-        assert adopt(catalog, made.file_id, file, None, facts).facts == facts
+        assert adopt(catalog, Link(made.file_id), file, facts).facts == facts
 
 
 def test_after_settling_every_write_shows(file: Path) -> None:
