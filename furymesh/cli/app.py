@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from furymesh.cli.main import DEBUG_VARIABLE
 from furymesh.cli.options import ConfigFile, DataDir
 
 # In the order in which they are met: share, fetch, take up again, look after.
-# Each is `command` of its module, cmd_….
+# Each is `command` of its module, cmd_…; two words make a command of a group.
 COMMANDS = (
     "share",
     "list",
@@ -25,11 +26,15 @@ COMMANDS = (
     "show-resume",
     "clean-resume",
     "verify",
+    "sftp put",
+    "sftp get",
     "peers",
     "doctor",
     "id",
     "demo",
 )
+
+GROUPS = {"sftp": "Move files and folders to and from SFTP servers."}
 
 EXAMPLES = """
 furymesh share movie.mkv           # prints a link; give it to a friend
@@ -47,7 +52,7 @@ def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
     one is there: making all of them takes longer than most commands do.
     """
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
-    names = (first,) if first in COMMANDS else COMMANDS
+    names = [name for name in COMMANDS if name.split()[0] == first] or COMMANDS
     app = typer.Typer(
         name="furymesh",
         rich_markup_mode=None,
@@ -55,9 +60,16 @@ def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback(invoke_without_command=True, epilog=_epilog(EXAMPLES))(furymesh)
+    groups = {"": app}
     for name in names:
-        module = importlib.import_module(f"furymesh.cli.cmd_{name.replace('-', '_')}")
-        app.command(name, epilog=_epilog(module.EXAMPLES))(module.command)
+        module = importlib.import_module(f"furymesh.cli.cmd_{re.sub('[ -]', '_', name)}")
+        group, _, word = name.rpartition(" ")
+        if group not in groups:
+            groups[group] = typer.Typer(invoke_without_command=True)
+            app.add_typer(
+                groups[group], name=group, help=GROUPS[group], callback=_show_help_of_group
+            )
+        groups[group].command(word, epilog=_epilog(module.EXAMPLES))(module.command)
     return app
 
 
@@ -65,6 +77,13 @@ def _epilog(examples: str) -> str:
     """Examples as they stand: the mark keeps typer from filling the lines."""
     lines = [f"  {line}" for line in examples.strip().splitlines()]
     return "\n".join(["\b", "Examples:", *lines])
+
+
+def _show_help_of_group(context: typer.Context) -> None:
+    from furymesh.cli.output import say
+
+    if context.invoked_subcommand is None:
+        say(context.get_help().rstrip())
 
 
 def _show_version(wanted: bool) -> None:

@@ -143,7 +143,10 @@ def _new_bar() -> RichProgress:
 
 
 class BytesMeter:
-    """Shows bytes done of bytes in all, with rate and time left; for hashing."""
+    """Shows bytes done of bytes in all, with rate and time left.
+
+    What is done at the first call was done before: it does not count for the rate.
+    """
 
     def __init__(
         self, display: Display, activity: str, clock: Callable[[], float] = time.monotonic
@@ -151,7 +154,7 @@ class BytesMeter:
         self._display = display
         self._activity = one_line(activity)
         self._clock = clock
-        self._since = clock()
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
         from furymesh.core.units import format_duration, format_rate, format_size
@@ -160,8 +163,10 @@ class BytesMeter:
             f"{output.percent(done, total)}%",
             f"{format_size(done)} of {format_size(total)}",
         ]
-        elapsed = self._clock() - self._since
-        if elapsed > 1 and done:
-            rate = done / elapsed
+        now = self._clock()
+        since, before = self._first = self._first or (now, done)
+        elapsed, moved = now - since, done - before
+        if elapsed > 1 and moved:
+            rate = moved / elapsed
             facts += [format_rate(rate), f"{format_duration((total - done) / rate)} left"]
         self._display.show(self._activity, done, total, facts)

@@ -16,8 +16,10 @@ MAX_RUN = 16  # of a key's alphabet; half a content key, and longer than most wo
 _RUN = re.compile(rf"[A-Za-z0-9+/_=-]{{{MAX_RUN + 1},}}")
 _KEY_FIELD = re.compile(r"(key(?:=|%3[dD]))[^&\s'\"]+", re.IGNORECASE)
 # 32 bytes in base64url are 43 characters; some may be lost, and others stick to them.
-# Whoever gives a file such a name will not see it in messages.
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{40,}")
+# Whoever gives a file such a name will not see it in messages. Fingerprints of SSH
+# keys look alike and are there to be compared.
+_FINGERPRINT = "SHA256:"
+_BARE_KEY = re.compile(rf"{_FINGERPRINT}[A-Za-z0-9+/]{{43}}(?![\w+/-])|[A-Za-z0-9_-]{{40,}}")
 
 
 def quoted(text: str) -> str:
@@ -33,5 +35,7 @@ def redacted(text: str) -> str:
 
 def _unless_a_word(match: re.Match[str]) -> str:
     text = match.group()
+    if text.startswith(_FINGERPRINT):
+        return text
     # 40 random characters of 64 lack capitals or small letters once in a hundred million.
     return text if text.lower() == text or text.upper() == text else "…"

@@ -5,10 +5,11 @@ and `sftp_read`. Paths and names that a server sends are hostile input, links
 are neither created nor followed below what the caller named, and every failure
 is a `FuryMeshError`. Needs the extra ``sftp``.
 
-Inside: `connection` (trio) and `blocking` (threads) are the faces of the
-transfers, which are asyncio coroutines because the SSH library's are: `upload`
-and `download` for a file each, `folders` for trees, `pipeline` for what is in
-flight, `remote` for a server's file operations, `faults` for its errors.
+Inside: `connection` (trio) and `blocking` (threads) are the faces of a `session`
+in the thread of a `loop`, since the SSH library knows asyncio only. Its transfers
+are `upload` and `download` for a file each and `folders` for trees; `pipeline` is
+what is in flight, `remote` a server's file operations, `faults` its errors,
+`options` and `how` what callers ask for.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        if error.name not in ("asyncssh", "trio_asyncio"):
+        if error.name != "asyncssh":
             raise
-        raise UsageError(
-            f'SFTP needs the package {error.name}: pip install "furymesh[sftp]"'
-        ) from None
+        raise UsageError('SFTP needs the package asyncssh: pip install "furymesh[sftp]"') from None

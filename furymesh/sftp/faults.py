@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncssh
 
@@ -15,12 +17,15 @@ from furymesh.core.errors import (
     HandshakeError,
     LinkClosedError,
     NotFoundError,
+    PassphraseNeededError,
     ProtocolError,
     UnavailableError,
     UsageError,
 )
 from furymesh.core.paths import shown
+from furymesh.sftp.options import Options
 
+SSH_PORT = 22
 MAX_REASON = 200  # characters of a server's message that are repeated
 
 _GONE = (
@@ -73,22 +78,93 @@ def _lost(what: str) -> LinkClosedError:
     return LinkClosedError(f"{what}: the connection is lost; run this again with resume to go on")
 
 
+# --- connecting ---------------------------------------------------------------
+
+
+class UnknownHostError(HandshakeError):
+    """No known_hosts has a key of this server.
+
+    `line` would make it known, if `fingerprint` is the one that its owner tells.
+    """
+
+    def __init__(self, message: str, fingerprint: str, line: str) -> None:
+        super().__init__(message)
+        self.fingerprint = fingerprint
+        self.line = line
+
+
+class RefusedUserError(HandshakeError):
+    """The server accepts neither the keys nor the password, if there was one."""
+
+    def __init__(self, message: str, takes_password: bool) -> None:
+        super().__init__(message)
+        self.takes_password = takes_password
+
+
+class HostKey(NamedTuple):
+    """A host key that was not among those believed."""
+
+    host: str
+    address: str
+    port: int
+    key: asyncssh.SSHKey
+
+    @property
+    def name(self) -> str:
+        """The server as known_hosts has it."""
+        return self.host if self.port == SSH_PORT else f"[{self.host}]:{self.port}"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.key.get_algorithm()} {self.key.get_fingerprint()}"
+
+    def fault(self, what: str, options: Options) -> HandshakeError:
+        port = None if self.port == SSH_PORT else self.port
+        known = asyncssh.match_known_hosts(options.believed(), self.host, self.address, port)
+        if known[0]:
+            return HandshakeError(
+                f"{what}: its host key is not the one in known_hosts but {self.fingerprint}:"
+                " this may be another server; if its owner has changed the key, remove the"
+                f" old one with `ssh-keygen -R '{shown(self.name)}'`"
+            )
+        ssh = "ssh" if port is None else f"ssh -p {port}"
+        line = f"{self.name} {self.key.export_public_key().decode().strip()}"
+        return UnknownHostError(
+            f"{what}: its host key {self.fingerprint} is not known; if it is the right one,"
+            f" add it to known_hosts, as `{ssh} {shown(self.host)}` does",
+            self.fingerprint,
+            line,
+        )
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a server showed while connecting: the host key that was not believed."""
+
+    host_key: HostKey | None = None
+    takes_password: bool = False
+
+
 @contextlib.contextmanager
-def connecting(host: str) -> Iterator[None]:
+def connecting(options: Options, seen: Seen) -> Iterator[None]:
     """Turn what connecting raises into a FuryMeshError."""
-    what = f"cannot connect to {shown(host)}"
+    what = f"cannot connect to {shown(options.host)}"
     try:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
+        if seen.host_key:
+            raise seen.host_key.fault(what, options) from error
         raise HandshakeError(
-            f"{what}: its host key is not the one in known_hosts, or not in it;"
-            " make sure that it is the right server, then add its key there"
+            f"{what}: {_reason(error)}; make sure that it is the right server"
         ) from error
     except asyncssh.PermissionDenied as error:
-        raise HandshakeError(
-            f"{what}: it refuses this user; check the name, the key and the password"
+        raise RefusedUserError(
+            f"{what}: it refuses this user; check the name, the key and the password",
+            seen.takes_password,
         ) from error
-    except (asyncssh.KeyImportError, asyncssh.ConfigParseError) as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise _key_fault(what, options, error) from error
+    except asyncssh.ConfigParseError as error:
         raise UsageError(f"{what}: {_reason(error)}") from error
     except TimeoutError as error:
         raise UnavailableError(f"{what}: no answer in time; try again later") from error
@@ -103,6 +179,18 @@ def connecting(host: str) -> Iterator[None]:
         ) from error
     except (asyncssh.Error, ValueError) as error:
         raise HandshakeError(f"{what}: {_reason(error)}") from error
+
+
+def _key_fault(what: str, options: Options, error: ValueError) -> UsageError:
+    reason = _reason(error)
+    sealed = reason.startswith(("Passphrase", "Unable to decrypt"))
+    if isinstance(error, asyncssh.KeyImportError) and not sealed:
+        return UsageError(f"{what}: {reason}")
+    if options.passphrase is None:
+        return PassphraseNeededError(
+            f"{what}: the key is sealed with a passphrase; give the key to the agent with `ssh-add`"
+        )
+    return PassphraseNeededError(f"{what}: the passphrase does not open the key; try another")
 
 
 def _reason(error: Exception) -> str:

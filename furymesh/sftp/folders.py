@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from furymesh.core.errors import (
@@ -16,60 +17,60 @@ from furymesh.core.errors import (
 from furymesh.core.paths import check_path, check_table, shown
 from furymesh.core.table import MAX_ENTRIES
 from furymesh.sftp.download import download
-from furymesh.sftp.how import How, Meter, Progress, Transferred
+from furymesh.sftp.how import OLD_SUFFIX, How, Meter, Transferred
+from furymesh.sftp.paths import check_file_name
 from furymesh.sftp.pipeline import in_thread
 from furymesh.sftp.remote import Remote
-from furymesh.sftp.upload import Source, upload
+from furymesh.sftp.upload import Source, Upload
 from furymesh.storage.files import (
     fsync_dir,
     make_directories_beneath,
     open_beneath,
+    open_directory_beneath,
     open_root,
     translating,
 )
-from furymesh.storage.scan import Scan, scan
+from furymesh.storage.scan import scan
 
 
-async def send(
-    remote: Remote, local: Path, target: str, how: How, progress: Progress | None
-) -> Transferred:
+async def send(remote: Remote, local: Path, target: str, how: How) -> Transferred:
     """Upload a file or folder; the files of a folder are atomic and resumed one by one."""
     found = await in_thread(scan, local)
     layout = found.layout
-    meter = Meter(layout.plain_size, progress)
+    meter = Meter(layout.plain_size, how.progress)
     if layout.single:
-        await _send_file(remote, found, (found.path.name,), target, how, meter)
-        return Transferred(1, meter.moved, meter.reused)
-    _check_suffix([file.path for file in layout.files], how)
+        check_file_name(target)
+        await _send_file(remote, found.path.parent, (found.path.name,), target, how, meter)
+        return meter.result(1)
+    paths = [file.path for file in layout.files]
+    _check_suffix(paths, how)
     made: set[str] = set()
-    for file in layout.files:
-        await _make_parents(remote, target, posixpath.dirname(file.path), made)
-        place = posixpath.join(target, file.path)
-        await _send_file(remote, found, tuple(file.path.split("/")), place, how, meter)
-    for directory in ("", *layout.directories):
+    for directory in ("", *map(posixpath.dirname, paths), *layout.directories):
         await _make_parents(remote, target, directory, made)
-    return Transferred(len(layout.files), meter.moved, meter.reused, found.skipped)
+
+    async def send_one(path: str) -> None:
+        place = posixpath.join(target, path)
+        await _send_file(remote, found.path, tuple(path.split("/")), place, how, meter)
+
+    await _for_each(paths, send_one, how.jobs)
+    return meter.result(len(paths), found.skipped)
 
 
 async def _send_file(
-    remote: Remote, found: Scan, names: tuple[str, ...], target: str, how: How, meter: Meter
+    remote: Remote, root: Path, names: tuple[str, ...], target: str, how: How, meter: Meter
 ) -> None:
-    root = found.path.parent if found.layout.single else found.path
-    source = await in_thread(_open_source, root, names)
-    try:
-        await upload(remote, source, target, how, meter)
-    finally:
-        os.close(source.fd)
-
-
-def _open_source(root: Path, names: tuple[str, ...]) -> Source:
+    # Opened here, not in a thread: who is cancelled meanwhile would lose it open.
     path = root.joinpath(*names)
     root_fd = open_root(root)
     try:
         with translating(path, "read"):
-            return Source(open_beneath(root_fd, names, os.O_RDONLY), path)
+            fd = open_beneath(root_fd, names, os.O_RDONLY)
     finally:
         os.close(root_fd)
+    try:
+        await Upload(remote, Source(fd, path), target, how, meter).run()
+    finally:
+        os.close(fd)
 
 
 async def _make_parents(remote: Remote, root: str, directory: str, made: set[str]) -> None:
@@ -82,27 +83,48 @@ async def _make_parents(remote: Remote, root: str, directory: str, made: set[str
             made.add(path)
 
 
+async def _for_each(
+    paths: Iterable[str], work: Callable[[str], Awaitable[None]], jobs: int
+) -> None:
+    """Do it for all paths, `jobs` at a time; the first failure ends the others."""
+    rest = iter(paths)
+
+    async def worker() -> None:
+        for path in rest:
+            await work(path)
+
+    tasks = [asyncio.ensure_future(worker()) for _ in range(jobs)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 # --- from a server ------------------------------------------------------------
 
 
-async def fetch(
-    remote: Remote, source: str, target: Path, how: How, progress: Progress | None
-) -> Transferred:
+async def fetch(remote: Remote, source: str, target: Path, how: How) -> Transferred:
     """Download a file or folder; the files of a folder are atomic and resumed one by one."""
     status = await remote.status(source, follow=True)
     if status is None:
-        raise NotFoundError(f"there is no {shown(source)} on {shown(remote.host)}; check the path")
+        raise NotFoundError(f"there is no {remote.on_host(source)}; check the path")
     if not status.is_directory:
-        meter = Meter(status.size, progress)
-        await download(remote, source, target, how, meter)
-        return Transferred(1, meter.moved, meter.reused)
+        meter = Meter(status.size, how.progress)
+        await download(remote, source, target.parent, (target.name,), how, meter)
+        return meter.result(1)
     files, directories, skipped = await _walk(remote, source)
     _check_suffix(files, how)
     await in_thread(_make_tree, target, directories)
-    meter = Meter(sum(files.values()), progress)
-    for path in sorted(files):
-        await download(remote, posixpath.join(source, path), target / path, how, meter)
-    return Transferred(len(files), meter.moved, meter.reused, tuple(sorted(skipped)))
+    meter = Meter(sum(files.values()), how.progress)
+
+    async def fetch_one(path: str) -> None:
+        place = posixpath.join(source, path)
+        await download(remote, place, target, path.split("/"), how, meter)
+
+    await _for_each(sorted(files), fetch_one, how.jobs)
+    return meter.result(len(files), tuple(sorted(skipped)))
 
 
 async def _walk(remote: Remote, root: str) -> tuple[dict[str, int], list[str], list[str]]:
@@ -130,7 +152,7 @@ async def _walk(remote: Remote, root: str) -> tuple[dict[str, int], list[str], l
                     raise InvalidManifestError(f"it holds more than {MAX_ENTRIES} files")
         check_table([*files, *_empty(directories, files)])
     except InvalidManifestError as error:
-        where = f"{shown(root)} on {shown(remote.host)}"
+        where = remote.on_host(root)
         raise ProtocolError(f"cannot fetch {where}: {error}; rename it there") from error
     return files, directories, skipped
 
@@ -142,6 +164,7 @@ def _empty(directories: list[str], files: dict[str, int]) -> list[str]:
 
 
 def _make_tree(root: Path, directories: list[str]) -> None:
+    """Make the directories, so that they last."""
     with translating(root, "create"):
         root.mkdir(exist_ok=True)
     fsync_dir(root.parent)
@@ -150,6 +173,13 @@ def _make_tree(root: Path, directories: list[str]) -> None:
         for directory in directories:
             with translating(root / directory, "create"):
                 make_directories_beneath(root_fd, directory.split("/"))
+        for directory in ("", *directories):
+            with translating(root / directory, "sync"):
+                fd = open_directory_beneath(root_fd, directory.split("/") if directory else ())
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
     finally:
         os.close(root_fd)
 
@@ -157,7 +187,7 @@ def _make_tree(root: Path, directories: list[str]) -> None:
 def _check_suffix(paths: Iterable[str], how: How) -> None:
     """No file may have the name under which another one lies until it is whole."""
     for path in paths:
-        if how.atomic and path.endswith(how.temp_suffix):
+        if how.atomic and path.removesuffix(OLD_SUFFIX).endswith(how.temp_suffix):
             raise UsageError(
                 f"{shown(path)} ends like a temporary file; choose another temp_suffix"
             )

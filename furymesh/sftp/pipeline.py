@@ -8,6 +8,7 @@ size that it finds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -20,8 +21,10 @@ from furymesh.core.errors import ProtocolError, SourceChangedError
 # The largest request that OpenSSH takes is 256 KiB less 1 KiB; fewer are dearer,
 # and where a server says less than this, less it is.
 REQUEST_BYTES = 255 * 1024
-# In flight: a gigabit at 30 ms. OpenSSH's own channel window is 2 MiB.
+# In flight for a file: a gigabit at 30 ms.
 WINDOW_BYTES = 4 * 1024 * 1024
+# One packet of what a server sends; twice what OpenSSH reads from its files at a time.
+MAX_PACKET = 256 * 1024
 
 MAX_REQUESTS = 128  # in flight, however small a server wants them: each is a task
 
@@ -78,11 +81,33 @@ async def read_whole(file: asyncssh.SFTPClientFile, offset: int, length: int) ->
     return data
 
 
+async def read_range(
+    file: asyncssh.SFTPClientFile, offset: int, length: int, request_bytes: int
+) -> bytes:
+    """All of the bytes asked for, however many they are; raises as `read_whole`."""
+    blocks: list[bytes] = []
+    asked, end = offset, offset + length
+    async with Window[bytes](request_bytes) as window:
+        while asked < end or window:
+            while asked < end and not window.full:
+                window.add(read_whole(file, asked, min(request_bytes, end - asked)))
+                asked += min(request_bytes, end - asked)
+            blocks.append(await window.first())
+    return b"".join(blocks)
+
+
 async def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """What blocks, in a thread; who is cancelled waits for it, since files are closed next."""
+    """What takes a while on a disk, in a thread.
+
+    Who is cancelled waits for it, since files are closed next. The result is lost
+    then, so it must be nothing that wants closing.
+    """
     job = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
     try:
         return await asyncio.shield(job)
-    except asyncio.CancelledError:
-        await asyncio.wait([job])
-        raise
+    finally:
+        while not job.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([job])
+        if not job.cancelled():
+            job.exception()  # whoever was cancelled will not ask

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import posixpath
 import stat
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 
 import asyncssh
 
-from furymesh.core.errors import EnvironmentFault, FuryMeshError, NotFoundError, ProtocolError
+from furymesh.core.errors import (
+    AlreadyRunningError,
+    DiskFullError,
+    EnvironmentFault,
+    FuryMeshError,
+    NotFoundError,
+    ProtocolError,
+)
 from furymesh.core.paths import shown
+from furymesh.core.table import MAX_ENTRIES
 from furymesh.sftp.faults import disk_full, remotely
 from furymesh.sftp.pipeline import REQUEST_BYTES
 from furymesh.sftp.sound import Status
@@ -21,18 +31,48 @@ CREATE = asyncssh.FXF_CREAT
 EMPTY = asyncssh.FXF_TRUNC
 ONLY_NEW = asyncssh.FXF_EXCL
 
+CLEANUP_SECONDS = 5.0  # a server that does not answer must not hold up a failure
+LISTING_SECONDS = 60.0  # for the next name: answers without any could go on for ever
+
 _PRIVATE = asyncssh.SFTPAttrs(permissions=0o600)
+
+# What this process uploads to now: server, path. Connections may be of several threads.
+_busy: set[tuple[object, str]] = set()
+_busy_lock = threading.Lock()
 
 
 class Remote:
     """A server that a connection leads to."""
 
-    def __init__(self, client: asyncssh.SFTPClient, host: str) -> None:
+    def __init__(self, client: asyncssh.SFTPClient, host: str, server: object, home: str) -> None:
+        """`server` tells this one from others; `home` is where relative paths begin."""
         self._client = client
         self.host = host
+        self._server = server
+        self._home = home
         limits = client.limits
         self.read_bytes = min(limits.max_read_len, REQUEST_BYTES)
         self.write_bytes = min(limits.max_write_len, REQUEST_BYTES)
+
+    def on_host(self, path: str) -> str:
+        """The path in messages."""
+        return f"{shown(path)} on {shown(self.host)}"
+
+    @contextlib.contextmanager
+    def claimed(self, path: str) -> Iterator[None]:
+        """Hold a path against other uploads of this process; raises AlreadyRunningError."""
+        place = (self._server, posixpath.normpath(posixpath.join(self._home, path)))
+        with _busy_lock:
+            if place in _busy:
+                raise AlreadyRunningError(
+                    f"{self.on_host(path)} is being uploaded already; wait for that to end"
+                )
+            _busy.add(place)
+        try:
+            yield
+        finally:
+            with _busy_lock:
+                _busy.remove(place)
 
     async def status(self, path: str, *, follow: bool = False) -> Status | None:
         """What lies at `path`, None if nothing does."""
@@ -55,7 +95,8 @@ class Remote:
                 f"{shown(self.host)} does not tell type, size and time of {shown(path)};"
                 " try another server"
             )
-        return Status(mode, size, modified)
+        accessed = modified if attributes.atime is None else attributes.atime
+        return Status(mode, size, modified, accessed, attributes.uid)
 
     @contextlib.asynccontextmanager
     async def opened(self, path: str, flags: int) -> AsyncIterator[asyncssh.SFTPClientFile]:
@@ -66,11 +107,23 @@ class Remote:
         try:
             yield file
         except BaseException:
-            with contextlib.suppress(asyncssh.Error, OSError):
-                await file.close()
+            with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
+                async with asyncio.timeout(CLEANUP_SECONDS):
+                    await file.close()
             raise
         with remotely(self.host, path, action):
             await file.close()
+
+    @contextlib.asynccontextmanager
+    async def source(self, path: str) -> AsyncIterator[tuple[asyncssh.SFTPClientFile, Status]]:
+        """A regular file, open for reading; anything else is not opened: a pipe would wait."""
+        found = await self.status(path, follow=True)
+        if found is None:
+            raise NotFoundError(f"there is no {self.on_host(path)}; check the path")
+        if not found.is_file:
+            raise EnvironmentFault(f"{self.on_host(path)} is neither a file nor a folder")
+        async with self.opened(path, READ) as file:
+            yield file, await self.status_of(file, path)
 
     @contextlib.asynccontextmanager
     async def writing(self, path: str) -> AsyncIterator[None]:
@@ -80,7 +133,7 @@ class Remote:
                 yield
         except EnvironmentFault as fault:
             if isinstance(fault.__cause__, asyncssh.SFTPFailure) and await self._is_full(path):
-                what = f"cannot write {shown(path)} on {shown(self.host)}"
+                what = f"cannot write {self.on_host(path)}"
                 raise disk_full(what) from fault.__cause__
             raise
 
@@ -92,15 +145,34 @@ class Remote:
             return False
         return bool(disk.bavail * disk.frsize < self.write_bytes)
 
-    async def settle(
-        self, file: asyncssh.SFTPClientFile, path: str, mode: int, modified: int
-    ) -> None:
-        """Give an open file its mode and time, and make it durable where the server can."""
-        attributes = asyncssh.SFTPAttrs(
-            permissions=stat.S_IMODE(mode) & 0o777, atime=modified, mtime=modified
-        )
+    async def cut(self, file: asyncssh.SFTPClientFile, path: str, size: int) -> int:
+        """Drop what lies beyond `size`, or all where a server cannot; returns what is left."""
+        try:
+            async with self.writing(path):
+                await file.truncate(size)
+        except DiskFullError:
+            raise
+        except EnvironmentFault:
+            async with self.opened(path, WRITE | EMPTY):
+                return 0
+        return size
+
+    async def describe(
+        self, file: asyncssh.SFTPClientFile, path: str, modified: int, mode: int | None = None
+    ) -> bool:
+        """Give an open file its time, and mode; whether the server does that."""
+        permissions = None if mode is None else stat.S_IMODE(mode) & 0o777
+        attributes = asyncssh.SFTPAttrs(permissions=permissions, atime=modified, mtime=modified)
+        try:
+            with remotely(self.host, path, "write"):
+                await file.setstat(attributes)
+        except EnvironmentFault:
+            return False
+        return True
+
+    async def sync(self, file: asyncssh.SFTPClientFile, path: str) -> None:
+        """Make a file durable, where the server can."""
         async with self.writing(path):
-            await file.setstat(attributes)
             with contextlib.suppress(asyncssh.SFTPOpUnsupported):
                 await file.fsync()
 
@@ -109,7 +181,7 @@ class Remote:
 
         Atomic with OpenSSH's posix-rename. Without it an old target is moved to
         `aside` first: for a moment nothing has its name, and if the rename fails
-        it gets it back.
+        it gets it back. What dies in between leaves that to `recover`.
         """
         with remotely(self.host, target, "rename to"):
             try:
@@ -129,6 +201,17 @@ class Remote:
             raise
         await self.remove(aside)
 
+    async def recover(self, target: str, aside: str) -> Status | None:
+        """What lies at `target`, after the repair of a `replace` that was broken off."""
+        found, old = await asyncio.gather(self.status(target), self.status(aside))
+        if old is None or not old.is_file:
+            return found
+        if found is None:
+            await self._rename(aside, target)
+            return old
+        await self.remove(aside)
+        return found
+
     async def _rename(self, old: str, new: str) -> None:
         with remotely(self.host, new, "rename to"):
             await self._client.rename(old, new)
@@ -146,20 +229,37 @@ class Remote:
                 await self._client.mkdir(path)
         elif not found.is_directory:
             raise EnvironmentFault(
-                f"cannot create {shown(path)} on {shown(self.host)}:"
+                f"cannot create {self.on_host(path)}:"
                 " something that is not a directory is in the way"
             )
 
     async def entries(self, path: str) -> AsyncIterator[tuple[str, Status]]:
-        """Names in a directory, unchecked, and what they are; links are not followed."""
+        """Names in a directory, unchecked, and what they are; links are not followed.
+
+        A listing has an end: ProtocolError is raised after as many names as a
+        folder may hold, and where no name comes for LISTING_SECONDS.
+        """
         listing = self._client.scandir(path)
-        while True:
+        for _ in range(MAX_ENTRIES + 3):  # ".", ".." and the end are no entries
             with remotely(self.host, path, "read"):
                 try:
-                    entry = await anext(listing)
+                    entry = await self._next(listing, path)
                 except StopAsyncIteration:
                     return
                 name = entry.filename
                 text = name if isinstance(name, str) else name.decode()
             if text not in (".", ".."):
                 yield text, self._status(posixpath.join(path, text), entry.attrs)
+        raise ProtocolError(f"{self.on_host(path)} lists more than {MAX_ENTRIES} names; give it up")
+
+    async def _next(
+        self, listing: AsyncIterator[asyncssh.SFTPName], path: str
+    ) -> asyncssh.SFTPName:
+        task = asyncio.ensure_future(anext(listing))
+        try:
+            if not (await asyncio.wait([task], timeout=LISTING_SECONDS))[0]:
+                raise ProtocolError(f"{self.on_host(path)} is not being listed; try again later")
+            return task.result()
+        finally:
+            # Not waited for: a server that does not answer will not answer this either.
+            task.cancel()

@@ -4,9 +4,10 @@ A partial file may be of an older source, or of another one; going on with it
 would make a mixture. So its end is compared, the whole of it where the source
 is younger, and what differs is cut off before anything is added.
 
-While a file is written it has the time of the source that it is of, as it was
-when the transfer began. So a source that changed during an earlier attempt is
-younger too, whatever the clocks of the two machines say.
+A file that is being written has the time of its source, as that was when the
+transfer began, as the time of its last access: writing changes the other one
+only. So a source that changed during an earlier attempt is younger too, whatever
+the clocks of the two machines say.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncssh
 
@@ -30,16 +31,23 @@ ReadLocal = Callable[[int, int], bytes]  # offset, length
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is known of a file on either side; `modified` is in seconds."""
+    """What is known of a file on either side; times are in seconds.
+
+    `accessed` is no part of what makes two equal: reading a file changes it.
+    """
 
     mode: int
     size: int
     modified: int
+    accessed: int = field(compare=False)
+    owner: int | None
 
     @classmethod
     def of(cls, facts: os.stat_result) -> Status:
+        times = (facts.st_mtime, facts.st_atime)
         # SFTP has 32 bits for a time.
-        return cls(facts.st_mode, facts.st_size, min(max(int(facts.st_mtime), 0), MAX_TIME))
+        modified, accessed = (min(max(int(time), 0), MAX_TIME) for time in times)
+        return cls(facts.st_mode, facts.st_size, modified, accessed, facts.st_uid)
 
     @property
     def is_file(self) -> bool:
@@ -66,7 +74,7 @@ async def sound_prefix(
     length = min(partial.size, source.size)
     if verify == "size":
         return length
-    younger = source.modified > partial.modified
+    younger = source.modified > min(partial.modified, partial.accessed)
     tail = max(0, length - TAIL_BYTES)
     sound = 0
     for start in (tail, 0) if tail and verify == "tail" and not younger else (0,):

@@ -143,16 +143,17 @@ class DownloadLock(FileLock):
         super().__init__(directory / f"{file_id.hex()}.lock", what="being downloaded")
 
 
-def lock_open_file(fd: int, path: Path, *, what: str) -> None:
+def lock_open_file(fd: int, path: Path, *, what: str, directory: int | None = None) -> None:
     """Lock the file or directory at `path`, open as `fd`, until `fd` is closed.
 
+    With an open `directory` its name there counts, wherever `path` leads by now.
     Raises AlreadyRunningError (`what` as for `FileLock`) or EnvironmentFault.
     """
     with translating(path, "lock"):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last holder may have renamed or removed it after we opened it.
-            held = _leads_to(path, fd)
+            held = _leads_to(path if directory is None else path.name, fd, directory)
         except BlockingIOError:
             held = False
     if not held:
@@ -162,9 +163,9 @@ def lock_open_file(fd: int, path: Path, *, what: str) -> None:
         )
 
 
-def _leads_to(path: Path, fd: int) -> bool:
+def _leads_to(path: Path | str, fd: int, directory: int | None = None) -> bool:
     try:
-        named = os.stat(path, follow_symlinks=False)
+        named = os.stat(path, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(fd))

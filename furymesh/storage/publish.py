@@ -67,6 +67,17 @@ def publish(
     return published
 
 
+def publish_in(directory: int, part: str, final: Path, size: int) -> None:
+    """`publish` a file in an open directory, replacing what has the final name.
+
+    Raises VerificationError, DiskFullError, EnvironmentFault.
+    """
+    with translating(final, "finish"):
+        _settle(directory, (part,), final, size, False)
+        os.rename(part, final.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
+
+
 def find_published(final: Path, inode: int) -> Path | None:
     """The name under which an earlier `publish` to `final` put the part of this inode.
 

@@ -24,6 +24,9 @@ from furymesh.core.link import Address, Link, Tracker
 from furymesh.core.units import MAX_SIZE, format_rate, format_size, parse_size
 from furymesh.net.addresses import is_loopback, may_mean, packed_ip, same_machine, unpacked_ip
 from furymesh.node.orders import checked_sha256
+from furymesh.sftp.options import Options
+from furymesh.sftp.paths import remote_path
+from furymesh.sftp.url import parse as parse_url
 from tests.fuzz.engine import Target
 from tests.fuzz.material import FILE_ID, KEY, NAMES, NODE_ID, text_of
 
@@ -110,7 +113,21 @@ def node_record(data: bytes) -> None:
     assert not places or node_records.encode(places) == data
 
 
+def sftp_url(data: bytes) -> None:
+    """What is accepted can be connected to, and asked for."""
+    place = parse_url(text_of(data))
+    Options(place.host, place.port, place.username)
+    assert remote_path(place.path).encode()
+
+
 TARGETS = (
+    Target(
+        "sftp_url",
+        sftp_url,
+        lambda: {"user": b"sftp://me@host:22/a%20b", "home": b"sftp://[::1]/~/x"},
+        (UsageError,),
+        (b"sftp://", b"/~/", b"%2F", b"%00", b"%ff", b":", b"@", b"[", b"]", b"?", b"#", b"-o"),
+    ),
     Target(
         "node_record",
         node_record,

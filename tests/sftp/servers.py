@@ -38,11 +38,11 @@ class Server:
         *,
         posix_rename: bool = True,
         unprivileged: bool = False,
-        lists: str | None = None,
+        trick: str = "",
     ) -> None:
-        """`lists` is a name that asyncssh's server claims to find in every directory."""
+        """`trick` is one of asyncssh's server."""
         self.kind = kind
-        self._lists = [] if lists is None else [lists]
+        self._trick = trick
         self.lacks_posix_rename = not posix_rename
         drop = unprivileged and os.getuid() == 0
         self._user = "nobody" if drop else None
@@ -119,6 +119,19 @@ class Server:
         else:
             block_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Meanwhile it does nothing, and its connections stand."""
+        assert self._process
+        pids = [self._process.pid, *_descendants(self._process.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def close(self) -> None:
         self.kill()
         if self._process:
@@ -155,7 +168,7 @@ class Server:
             str(self.key.with_suffix(".pub")),
             str(int(not self.lacks_posix_rename)),
             self._user or "",
-            *self._lists,
+            self._trick,
         ]
 
 

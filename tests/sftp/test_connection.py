@@ -17,6 +17,7 @@ import trio
 from furymesh.core.errors import (
     FuryMeshError,
     HandshakeError,
+    PassphraseNeededError,
     UnavailableError,
     UsageError,
 )
@@ -110,6 +111,18 @@ def test_a_configuration_is_honoured_if_it_is_given(
         connect(way, arguments)  # it is not read unasked
 
 
+def test_an_address_is_connected_to_and_the_host_is_believed(
+    server: Server, way: str, tmp_path: Path
+) -> None:
+    known = tmp_path / "known"
+    known.write_text(server.known_hosts.read_text().replace("127.0.0.1", "files.example"))
+    named = server.address | {"host": "files.example", "address": "127.0.0.1"}
+    connect(way, named | {"known_hosts": known})
+    known.write_text(known.read_text().replace("files", "other"))
+    with pytest.raises(HandshakeError, match=r"cannot connect to files\.example: its host key"):
+        connect(way, named | {"known_hosts": known})
+
+
 def test_a_key_that_is_not_authorized_is_refused(server: Server, way: str, tmp_path: Path) -> None:
     path = tmp_path / "other"
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(path))
@@ -117,13 +130,22 @@ def test_a_key_that_is_not_authorized_is_refused(server: Server, way: str, tmp_p
         connect(way, server.address | {"keys": [path]})
 
 
-def test_a_sealed_key_wants_its_passphrase(server: Server, way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "format",
+    [
+        {"format_name": "openssh", "rounds": 16, "ignore_few_rounds": True},
+        {"format_name": "pkcs8-pem", "pbe_version": 2},
+    ],
+)
+def test_a_sealed_key_wants_its_passphrase(
+    server: Server, way: str, tmp_path: Path, format: dict[str, Any]
+) -> None:
     path = tmp_path / "sealed"
     key = asyncssh.read_private_key(str(server.key))
-    path.write_bytes(key.export_private_key("pkcs8-pem", passphrase="open sesame", pbe_version=2))
+    path.write_bytes(key.export_private_key(passphrase="open sesame", **format))
     connect(way, server.address | {"keys": [path], "passphrase": "open sesame"})
-    for wrong in (None, "wrong"):
-        with pytest.raises(FuryMeshError, match="cannot connect"):
+    for wrong, told in ((None, "sealed with a passphrase"), ("wrong", "does not open the key")):
+        with pytest.raises(PassphraseNeededError, match=told):
             connect(way, server.address | {"keys": [path], "passphrase": wrong})
 
 
@@ -187,10 +209,9 @@ def test_an_error_inside_the_block_comes_out_as_it_is(server: Server) -> None:
         trio.run(call)
 
 
-@pytest.mark.parametrize("package", ["asyncssh", "trio_asyncio"])
-def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
+def test_without_the_extra_one_line_says_what_to_install() -> None:
     program = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        "import sys; sys.modules['asyncssh'] = None\n"
         "from furymesh import UsageError\n"
         "try: from furymesh.sftp import Connection\n"
         "except UsageError as error: print(error)\n"
@@ -198,4 +219,4 @@ def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert shown.stdout == f'SFTP needs the package {package}: pip install "furymesh[sftp]"\n'
+    assert shown.stdout == 'SFTP needs the package asyncssh: pip install "furymesh[sftp]"\n'

@@ -117,7 +117,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(name, "--help") == 0
+    assert run(*name.split(), "--help") == 0
     out = capsys.readouterr().out
     assert f"    furymesh {name}" in out
     assert max(map(len, out.splitlines())) <= 80

@@ -77,5 +77,6 @@ def test_all_else_stays() -> None:
         f"{FILE_ID} is key to {'a' * 43}",
         "/srv/very-long-names-with-dashes-and-small-letters",
         "wrong key: get the whole link",
+        "host key SHA256:jZ8kYQm2hJ3xA0bN5vT7cR1wE4sD6fG9hK2lP8oI3uY is not known",
     ):
         assert redacted(text) == text
