@@ -20,9 +20,9 @@ from furymesh.core.secrets import quoted
 
 FileId = NewType("FileId", bytes)
 NodeId = NewType("NodeId", bytes)
-InstanceId = NewType("InstanceId", bytes)
 DiscoveryTag = NewType("DiscoveryTag", bytes)
 ChunkIndex = NewType("ChunkIndex", int)
+Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
 
 ID_SIZE = 32
 INSTANCE_SIZE = 8

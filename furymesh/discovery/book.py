@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
 
-from furymesh.core.ids import FileId, NodeId
+from furymesh.core.ids import FileId, Process
 from furymesh.core.link import Address
 from furymesh.net.secure_link import SecureLink
 
@@ -33,8 +33,9 @@ MAX_OF_SOURCE = 200  # addresses per share by hearsay of one source; the others 
 # exchange, whose addresses serve at once or not at all.
 HEARSAY_SECONDS = 3600.0
 GIVE_UP = 6  # failures after which hearsay is forgotten
-# Addresses that one teller may add to a share: three introductions to a large
-# swarm. More liars than five are needed to fill the table with nothing.
+# Addresses that one teller may add to a share, those dropped lately among them: three
+# introductions to a large swarm. More liars than five are needed to fill the table with
+# nothing.
 MAX_TOLD = 100
 # Forgotten addresses are remembered as such, so that hearsay does not bring them
 # back at once; but a peer that was away for a while may be told of again.
@@ -79,10 +80,8 @@ _PLACES = {
     Source.LAN: "on the local network",
     Source.TRACKER: "at trackers",
     Source.DHT: "in the DHT",
+    Source.RELAY: "at relays",
 }
-
-Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
-
 
 Reach = Callable[[], Awaitable[SecureLink]]  # raises FuryMeshError
 
@@ -103,6 +102,7 @@ class Candidate:
     # Who is there: by the link, once there was one; before, as hearsay claims.
     process: Process | None = None
     via: Reach | None = None  # makes a link to it; None: it is dialled
+    teller: str | None = None  # whose word it was at first, where that is limited
 
     @property
     def relayed(self) -> bool:
@@ -127,21 +127,36 @@ class _Table:
     """What is known of one share."""
 
     candidates: dict[tuple[str, int], Candidate] = field(default_factory=dict)
-    told: Counter[NodeId] = field(default_factory=Counter)  # new addresses, by teller
-    # Dropped addresses, oldest first, and when hearsay of them counts again.
-    dropped: dict[tuple[str, int], float] = field(default_factory=dict)
+    # Dropped addresses, oldest first: when hearsay of them counts again, and the teller.
+    dropped: dict[tuple[str, int], tuple[float, str | None]] = field(default_factory=dict)
+    told: Counter[str] = field(default_factory=Counter)  # both, by teller
 
     def of(self, source: Source) -> int:
         return sum(candidate.source is source for candidate in self.candidates.values())
+
+    def remove(self, key: tuple[str, int]) -> None:
+        """Forget a candidate, whose teller may tell of another one."""
+        self._settle(self.candidates.pop(key).teller)
+
+    def pardon(self, key: tuple[str, int]) -> None:
+        """Forget that an address was dropped, if it was."""
+        _, teller = self.dropped.pop(key, (0.0, None))
+        self._settle(teller)
+
+    def _settle(self, teller: str | None) -> None:
+        if teller is not None:
+            self.told[teller] -= 1
+            if not self.told[teller]:
+                del self.told[teller]
 
     def expire(self, now: float) -> None:
         for key, candidate in list(self.candidates.items()):
             if candidate.heard_at is None or candidate.busy:
                 candidate.heard_at = now
             elif not candidate.source.named and now - candidate.heard_at > HEARSAY_SECONDS:
-                del self.candidates[key]
-        while self.dropped and self.dropped[oldest := next(iter(self.dropped))] <= now:
-            del self.dropped[oldest]
+                self.remove(key)
+        while self.dropped and self.dropped[oldest := next(iter(self.dropped))][0] <= now:
+            self.pardon(oldest)
 
 
 class PeerBook:
@@ -168,7 +183,7 @@ class PeerBook:
         address: Address,
         source: Source,
         *,
-        teller: NodeId | None = None,
+        teller: str | None = None,
         process: Process | None = None,
         via: Reach | None = None,
     ) -> None:
@@ -176,8 +191,8 @@ class PeerBook:
 
         `via` makes a link to it otherwise than by dialling it.
 
-        Hearsay names its teller, and is ignored when that one told too much or
-        when the address was dropped before.
+        Hearsay names its `teller`, the party of a link, and is ignored when that one
+        told too much or when the address was dropped before.
         """
         table = self._shares.setdefault(file_id, _Table())
         key = (address.host, address.port)
@@ -204,8 +219,8 @@ class PeerBook:
             return
         if teller is not None:
             table.told[teller] += 1
-        table.dropped.pop(key, None)
-        table.candidates[key] = Candidate(address, source, process=process, via=via)
+        table.pardon(key)
+        table.candidates[key] = Candidate(address, source, process=process, via=via, teller=teller)
         if (tell := self._watchers.get(file_id)) is not None:
             tell()
 
@@ -218,14 +233,18 @@ class PeerBook:
         if table is None:
             return
         key = (candidate.address.host, candidate.address.port)
-        if table.candidates.pop(key, None) is not None:
-            table.dropped[key] = self._now + DROPPED_SECONDS
+        if (gone := table.candidates.pop(key, None)) is not None:
+            table.dropped[key] = self._now + DROPPED_SECONDS, gone.teller
             if len(table.dropped) > MAX_DROPPED:
-                del table.dropped[next(iter(table.dropped))]
+                table.pardon(next(iter(table.dropped)))
 
     def candidates(self, file_id: FileId) -> list[Candidate]:
         table = self._shares.get(file_id)
         return list(table.candidates.values()) if table else []
+
+    def processes(self, file_id: FileId) -> set[Process]:
+        """Those that take part in a share, as far as is known here."""
+        return {c.process for c in self.candidates(file_id) if c.process is not None}
 
     def due(self, file_id: FileId, now: float, *, helped: bool = False) -> Candidate | None:
         """The best candidate to dial now: most trusted, fewest failures, random.
@@ -290,5 +309,5 @@ def _make_room(table: _Table, source: Source, *, of_source: bool = False) -> boo
     failures, key = max(spare, default=(0, None))
     if key is None or not (source.named or failures):
         return False
-    del table.candidates[key]
+    table.remove(key)
     return True

@@ -17,8 +17,8 @@ from random import Random
 import trio
 
 from furymesh.core.errors import EnvironmentFault
-from furymesh.core.ids import DiscoveryTag, FileId
-from furymesh.discovery.book import PeerBook, Process, Source
+from furymesh.core.ids import DiscoveryTag, FileId, Process
+from furymesh.discovery.book import PeerBook, Source
 from furymesh.discovery.source import Interests, PeerSource, Sighting, Tell
 from furymesh.net.addresses import is_loopback, may_lead
 from furymesh.net.interfaces import local_ipv4

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import trio
 
-from furymesh.core.ids import DiscoveryTag, NodeId
+from furymesh.core.ids import DiscoveryTag, NodeId, Process
 from furymesh.core.link import Address
-from furymesh.discovery.book import Process, Source
+from furymesh.discovery.book import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from furymesh.core.errors import (
     LinkClosedError,
     UnavailableError,
 )
-from furymesh.core.ids import INSTANCE_SIZE, NodeId, node_id_text
+from furymesh.core.ids import INSTANCE_SIZE, NodeId, Process, node_id_text
 from furymesh.core.link import Address
 from furymesh.net.addresses import packed_ip
 from furymesh.net.buffers import Buffers
@@ -74,6 +74,11 @@ class Endpoint:
     listen_port: int = 0
     features: tuple[str, ...] = ()  # offered to whoever dials this process
     noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
+
+    @property
+    def process(self) -> Process:
+        """Whom a link to here leads to."""
+        return self.identity.node_id, self.instance
 
     async def establish(
         self,
@@ -195,9 +200,7 @@ class Endpoint:
             )
         raise failure
 
-    async def meet(
-        self, sock: socket.socket, remote: tuple[str, int], them: tuple[NodeId, bytes]
-    ) -> SecureLink:
+    async def meet(self, sock: socket.socket, remote: tuple[str, int], them: Process) -> SecureLink:
         """Make a link of a connection to a process that was dialling this one as well.
 
         Whether the other end accepted it or dialled it too, by TCP's simultaneous open,
@@ -205,7 +208,7 @@ class Endpoint:
         other end only if nothing comes. Closes the socket on any failure; raises as
         `establish`.
         """
-        begins = (self.identity.node_id, self.instance) < them
+        begins = self.process < them
         try:
             if not begins:
                 turn = max(TURN_SECONDS, TURN_ROUND_TRIPS * TcpStream(sock).round_trip())

@@ -101,12 +101,12 @@ class LinkReader:
             self._traffic.received += size
             used, waiting = self._consume(link, handler, buffer[: carried + size])
             self._carry = memoryview(bytes(buffer[used : carried + size]))
-            while waiting is not None:
+            while waiting is not None or link.owes_answers:
                 self.held = True
-                await handler.room(link, waiting)
+                await (handler.room(link, waiting) if waiting else link.answers_taken())
                 self.held = False
                 self._heard = trio.current_time()
-                if self._begin(link, handler, waiting):
+                if waiting is None or self._begin(link, handler, waiting):
                     used, waiting = self._consume(link, handler, self._carry)
                     self._carry = self._carry[used:]
 
@@ -126,7 +126,7 @@ class LinkReader:
     def _consume(
         self, link: SecureLink, handler: LinkHandler, buffer: memoryview
     ) -> tuple[int, m.Data | None]:
-        """Open every whole record in a buffer.
+        """Open every whole record in a buffer, or those before the peer must take answers.
 
         Returns how far it came and, if it stopped for want of a slab, the Data
         message whose bytes need one.
@@ -152,6 +152,8 @@ class LinkReader:
                     link.farewell = message.reason
                     words = f"{message.reason.words} {shown(message.detail)}".strip()
                     raise LinkClosedError(f"the peer closed the link ({words})")
+                if link.owes_answers:
+                    break
         return at, None
 
     def _begin(self, link: SecureLink, handler: LinkHandler, data: m.Data) -> bool:

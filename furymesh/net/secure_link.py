@@ -19,7 +19,8 @@ from furymesh.core.errors import (
     PeerError,
     ProtocolError,
 )
-from furymesh.core.ids import NodeId, node_id_text
+from furymesh.core.ids import NodeId, Process, node_id_text
+from furymesh.net.addresses import is_loopback, same_machine
 from furymesh.net.buffers import Buffers
 from furymesh.net.handler import LinkHandler, Traffic
 from furymesh.net.reading import LinkReader
@@ -80,6 +81,25 @@ class SecureLink:
         return self.hello.instance if self.hello else b""
 
     @property
+    def process(self) -> Process:
+        """Whom it leads to."""
+        return self.node_id, self.instance
+
+    @property
+    def machine(self) -> str:
+        """The machine at the other end, as `same_machine` has it.
+
+        Empty if the address says nothing of that: one of this host, or of a relay.
+        """
+        host = self.remote[0]
+        return "" if self.relayed or is_loopback(host) else same_machine(host)
+
+    @property
+    def party(self) -> str:
+        """Whose part of a limit it takes: its machine's or, if that is not known, its node's."""
+        return self.machine or self.node_id.hex()
+
+    @property
     def leaving(self) -> bool:
         """Whether the last word was said: what the peer says now changes nothing."""
         return self._closing or self._leaving.is_set()
@@ -112,12 +132,25 @@ class SecureLink:
 
     # --- sending ------------------------------------------------------------------
 
-    def send(self, message: m.Message) -> None:
-        """Queue a control message; it overtakes chunk bytes that are not sealed yet."""
+    def send(self, message: m.Message, *, answer: bool = False) -> None:
+        """Queue a control message; it overtakes chunk bytes that are not sealed yet.
+
+        It is an `answer` if the peer can ask for as many as it likes: while too many of
+        those wait, nothing more is read.
+        """
         if self.leaving:
             return
-        if not self._writer.queue(codec.encode(message)):
+        if not self._writer.queue(codec.encode(message), answer=answer):
             self.close(PeerError("the peer does not read what it is sent"))
+
+    @property
+    def owes_answers(self) -> bool:
+        """Whether nothing more is to be read until the peer has taken some answers."""
+        return self._writer.owes_answers
+
+    async def answers_taken(self) -> None:
+        """Return when more may be read."""
+        await self._writer.answers_taken()
 
     def pong(self, nonce: int) -> None:
         """Answer a Ping, ahead of all else."""

@@ -24,9 +24,12 @@ from furymesh.wire.records import MAX_PLAINTEXT, Sealing
 if TYPE_CHECKING:
     from furymesh.net.secure_link import SecureLink
 
-# A peer that does not read lets our messages pile up; past this it is cut off. The
-# pages that it may ask for at once are two mebibytes.
+# A peer that does not read lets our messages pile up; past this it is cut off. Most is
+# what a joined share begins with: half a mebibyte of Bitmaps for the largest.
 MAX_CONTROL_BYTES = 3 * 1024 * 1024
+# Of these, answers to what it asks for: at this, no more of what it says is read until it
+# has taken some. The chunks that it may have queued of one share take half of it.
+MAX_ANSWER_BYTES = 64 * 1024
 MESSAGE_COST = 64  # bytes of memory for a queued message, besides its own
 MAX_PONGS = 8  # unsent answers to Pings; of more, only the newest are of use
 CONTROL_BATCH = 192 * 1024  # control bytes sealed into one send, within SEND_SLACK
@@ -46,8 +49,10 @@ class LinkWriter:
         self._sealing = sealing
         self._buffers = buffers
         self._traffic = traffic
-        self._control: deque[bytes] = deque()
+        self._control: deque[tuple[bytes, int]] = deque()
         self._control_bytes = 0
+        self._answer_bytes = 0  # of them
+        self._answers_taken = trio.Event()
         self._pongs: deque[int] = deque(maxlen=MAX_PONGS)
         self._wake = trio.Event()
         self._batch = MIN_BATCH
@@ -60,12 +65,26 @@ class LinkWriter:
         """Whether every control message was handed to the stream."""
         return not self._control
 
-    def queue(self, raw: bytes) -> bool:
+    def queue(self, raw: bytes, *, answer: bool = False) -> bool:
         """Queue an encoded control message; False if too many wait to be read."""
-        self._control.append(raw)
-        self._control_bytes += len(raw) + MESSAGE_COST
+        cost = len(raw) + MESSAGE_COST
+        self._control.append((raw, cost if answer else 0))
+        self._control_bytes += cost
+        if answer:
+            self._answer_bytes += cost
         self._wake.set()
         return self._control_bytes <= MAX_CONTROL_BYTES
+
+    @property
+    def owes_answers(self) -> bool:
+        """Whether so many answers wait that nothing more should be asked of this end."""
+        return self._answer_bytes >= MAX_ANSWER_BYTES
+
+    async def answers_taken(self) -> None:
+        """Return when the peer may ask for more."""
+        while self.owes_answers:
+            self._answers_taken = trio.Event()
+            await self._answers_taken.wait()
 
     def pong(self, nonce: int) -> None:
         """Answer a Ping, ahead of all else."""
@@ -117,8 +136,11 @@ class LinkWriter:
         while self._pongs:
             at += self._sealing.seal_into(codec.encode(m.Pong(self._pongs.popleft())), buffer, at)
         while self._control and at < CONTROL_BATCH - codec.MAX_FRAME:
-            raw = self._control.popleft()
+            raw, answer = self._control.popleft()
             self._control_bytes -= len(raw) + MESSAGE_COST
+            if answer:
+                self._answer_bytes -= answer
+                self._answers_taken.set()
             at += self._sealing.seal_into(raw, buffer, at)
         return at
 

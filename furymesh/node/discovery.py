@@ -50,13 +50,13 @@ class Discovery:
         self._finder = Finder(
             swarm.interests,
             swarm.book,
-            me=(endpoint.identity.node_id, endpoint.instance),
+            me=endpoint.process,
             tags=swarm.tags,
             report=lambda problem: swarm.report(problem),
             rng=swarm.rng,
         )
-        swarm.looking = lambda file_id: self._finder.looking(discovery_tag(file_id))
-        swarm.troubles = lambda: self._finder.troubles
+        swarm.looking = self._looking
+        swarm.troubles = self._troubles
         self.relays = [RelayClient(swarm, Address.parse(text)) for text in config.discovery.relays]
         self._own: dict[FileId, _Own] = {}
         self._trackers: Trackers
@@ -109,6 +109,17 @@ class Discovery:
         """Take back what was announced of a share at the trackers of its link, if anything was."""
         if (own := self._own.pop(file_id, None)) is not None:
             own.asking.cancel()
+
+    def _looking(self, file_id: FileId) -> tuple[Source, ...]:
+        """Where peers of a share are looked for now."""
+        tag = discovery_tag(file_id)
+        at_relays = (Source.RELAY,) if any(relay.names(tag) for relay in self.relays) else ()
+        return (*self._finder.looking(tag), *at_relays)
+
+    def _troubles(self) -> tuple[str, ...]:
+        """Why nobody is found at the moment, a line for each reason."""
+        at_relays = (relay.trouble for relay in self.relays if relay.trouble)
+        return (*self._finder.troubles, *at_relays)
 
     def _sources(self, listeners: Sequence[socket.socket], lasting: bool) -> list[PeerSource]:
         config, endpoint, rng = self._config, self._swarm.endpoint, self._swarm.rng

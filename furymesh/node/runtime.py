@@ -286,13 +286,19 @@ def _handler(runtime: Runtime, lasting: bool) -> Callable[[SecureLink], Awaitabl
     swarm, node = runtime.swarm, runtime.config.node
     if not node.relay or not lasting:
         return swarm.run_link
-    return Relay(
+    relay = Relay(
         runtime.endpoint,
         swarm.rng,
         swarm.run_link,
         rate=limit(None, node.relay_rate),
         max_sessions=node.relay_sessions,
-    ).run_link
+    )
+    if relay.max_sessions < node.relay_sessions:
+        runtime.problems.append(
+            f"this relay carries {relay.max_sessions} pairs at most, not node.relay_sessions:"
+            " raise the limit of open files (ulimit -n)"
+        )
+    return relay.run_link
 
 
 def _renewed(before: CatalogEntry | None, now: CatalogEntry) -> bool:

@@ -4,7 +4,7 @@ Always true:
 
 * of two links to one process, a direct one stays rather than one through a relay;
   else the one dialled by the smaller (node id, instance), so both ends keep the
-  same one; of two dialled from the same end the older, if it lives;
+  same one; of two dialled from the same end the older; but none that is dead;
 * one node, or one machine, cannot take the places of all others;
 * a stranger, who has not proven that it knows any share, holds a place only until
   a newcomer wants it; some places are for nodes that proved it before, alone;
@@ -23,8 +23,7 @@ from collections.abc import Mapping
 import trio
 
 from furymesh.core.errors import LinkClosedError
-from furymesh.core.ids import FileId, NodeId
-from furymesh.net.addresses import is_loopback, same_machine
+from furymesh.core.ids import FileId, NodeId, Process
 from furymesh.net.connect import Endpoint
 from furymesh.net.handler import Shareless
 from furymesh.net.secure_link import SecureLink
@@ -39,8 +38,6 @@ RESERVED = 8  # one place of so many is for known nodes: a flood of new ones lea
 MAX_KNOWN = 1024  # nodes remembered as known, the latest; five times what may be linked
 PROBE_SECONDS = 2.0  # for an old link to show that it lives when the same peer dials again
 REFUSAL_SECONDS = 1.0  # for a refused link to get the reason out
-
-Process = tuple[NodeId, bytes]  # node id and instance: whom a link leads to
 
 
 class Admission:
@@ -69,8 +66,7 @@ class Admission:
 
         Holds until the caller's next checkpoint.
         """
-        me = (self._endpoint.identity.node_id, self._endpoint.instance)
-        them = (link.node_id, link.instance)
+        me, them = self._endpoint.process, link.process
         if me == them:
             return m.Reason.DUPLICATE
         if self.is_banned(link):
@@ -79,25 +75,23 @@ class Admission:
         if other is None:
             return self._full(link)
         if link.relayed is not other.relayed:
-            if link.relayed:
-                return m.Reason.DUPLICATE
-            other.goodbye(m.Reason.DUPLICATE)
-        elif link.initiator == other.initiator:
-            # They dial again, or we do: the old link may be dead and not know it.
-            if them in self._probed or await self._lives(other, them):
-                return m.Reason.DUPLICATE
-            if self.is_banned(link):
-                return m.Reason.FORBIDDEN
-            now = self._links.get(them)
-            if now is None:  # it ended by itself, and others may have come meanwhile
-                return self._full(link)
-            if now is not other:
-                return m.Reason.DUPLICATE
-            other.close(LinkClosedError("the peer was silent and has linked anew"))
-        elif link.initiator != (me < them):
-            return m.Reason.DUPLICATE
+            better = other.relayed
         else:
+            better = link.initiator != other.initiator and link.initiator == (me < them)
+        if better:
             other.goodbye(m.Reason.DUPLICATE)
+            return None
+        # That there is a new one may mean that the old one is dead and does not know it.
+        if them in self._probed or await self._lives(other, them):
+            return m.Reason.DUPLICATE
+        if self.is_banned(link):
+            return m.Reason.FORBIDDEN
+        now = self._links.get(them)
+        if now is None:  # it ended by itself, and others may have come meanwhile
+            return self._full(link)
+        if now is not other:
+            return m.Reason.DUPLICATE
+        other.close(LinkClosedError("the peer was silent and has linked anew"))
         return None
 
     async def _lives(self, link: SecureLink, process: Process) -> bool:
@@ -128,9 +122,9 @@ class Admission:
     def _make_way(self, newcomer: SecureLink) -> bool:
         """Find a place for a link that was accepted; the oldest stranger may have to go."""
         staying = [other for other in self._links.values() if not other.leaving]
-        machine = _machine_of(newcomer)
+        machine = newcomer.machine
         accepted = [other for other in staying if not other.initiator]
-        crowd = [other for other in accepted if machine and _machine_of(other) == machine]
+        crowd = [other for other in accepted if machine and other.machine == machine]
         if len(crowd) < MAX_PER_MACHINE:
             reserved = 0 if self._is_known(newcomer) else self.max_links // RESERVED
             if len(staying) < self.max_links - reserved:
@@ -166,7 +160,7 @@ class Admission:
         False if there is none, unless it takes the place of a link to the same process.
         """
         staying = [other for other in self._links.values() if not other.leaving]
-        if len(staying) < self.max_links or (link.node_id, link.instance) in self._links:
+        if len(staying) < self.max_links or link.process in self._links:
             return True
         spare = next(filter(self._can_go, reversed(staying)), None)
         if spare is not None:
@@ -187,17 +181,11 @@ class Admission:
         Nor of its address, if it is the second such node there: identities cost
         nothing. Loopback is spared, because it says nothing of who is behind it.
         """
-        self.bans.add(link.node_id, _machine_of(link))
+        self.bans.add(link.node_id, link.machine)
 
     def is_banned(self, link: SecureLink) -> bool:
         """Whether the node at the other end is banned, or its address is."""
-        return self.bans.holds(link.node_id, _machine_of(link))
-
-
-def _machine_of(link: SecureLink) -> str:
-    """The other end's machine, "" if its address tells nothing: of this host, or of a relay."""
-    host = link.remote[0]
-    return "" if link.relayed or is_loopback(host) else same_machine(host)
+        return self.bans.holds(link.node_id, link.machine)
 
 
 # --- links that are refused ---------------------------------------------------------

@@ -42,7 +42,7 @@ class Bans:
         self._note(ban)
         self.keep(ban)
 
-    def holds(self, node_id: NodeId, machine: str) -> bool:
+    def holds(self, node_id: NodeId, machine: str = "") -> bool:
         """Whether this node is banned, or this address."""
         return node_id in self._machines or self._here[machine] >= MAX_BANNED_HERE
 

@@ -58,6 +58,7 @@ class Dialler:
         try:
             while True:
                 self._look = trio.Event()
+                self._swarm.joining.ask(self._share)
                 now = self._swarm.now()
                 while (
                     self._dialling < DIALS_AT_ONCE
@@ -120,8 +121,8 @@ class Dialler:
             self._dialling -= 1
             self._admission.dialling -= 1
             self.look()
-        process = (link.node_id, link.instance)
-        if process == (endpoint.identity.node_id, endpoint.instance):
+        process = link.process
+        if process == endpoint.process:
             link.close()
             book.drop(file_id, candidate)
             return
@@ -131,6 +132,7 @@ class Dialler:
             return
         self._dialled.add(link)
         book.connected(candidate, process)
+        self._swarm.joining.ask(self._share)  # where another link leads there, which stays
         link.found = candidate.source.label
         self._tell(Connected(link.node_id, str(Address(*link.remote)), link.found))
         try:

@@ -135,9 +135,6 @@ class Download:
         return ManifestFetcher(self.share, metadata, self._clock, self._terms.only_nodes)
 
     async def _run(self, fetcher: ManifestFetcher, links: trio.Nursery) -> Result:
-        for link in list(self._swarm.links.values()):
-            if fetcher.welcomes(link):
-                self._swarm.join(link, self.share)
         metadata = fetcher.metadata
         async with open_tasks() as nursery:
             nursery.start_soon(self._dialler.run, links)

@@ -46,7 +46,7 @@ def learnt(
             # Whose address it is, is for the handshake to find out: a wrong node
             # id from a liar would keep us from a good address.
             address = Address(host, peer.port)
-            book.add(share.file_id, address, Source.EXCHANGE, teller=teller.node_id)
+            book.add(share.file_id, address, Source.EXCHANGE, teller=teller.party)
 
 
 def _public_address(link: SecureLink, newcomer: SecureLink) -> m.PeerAddress | None:

@@ -36,7 +36,7 @@ def known_peers(swarm: Swarm) -> list[KnownPeer]:
 
 def _of_share(swarm: Swarm, file_id: FileId) -> Iterator[KnownPeer]:
     members = swarm.shares[file_id].members
-    processes = {(link.node_id, link.instance) for link in members}
+    processes = {link.process for link in members}
     for link in members:
         yield _linked(file_id, link)
     for candidate in swarm.book.candidates(file_id):

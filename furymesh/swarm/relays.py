@@ -10,6 +10,8 @@ link that comes later takes the relayed one's place: see `admission`.
 from __future__ import annotations
 
 import socket
+from collections import Counter
+from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,15 +19,14 @@ from functools import partial
 import trio
 
 from furymesh.core.errors import FuryMeshError, LinkClosedError, UnavailableError
-from furymesh.core.ids import DiscoveryTag, FileId, NodeId, discovery_tag
+from furymesh.core.ids import DiscoveryTag, FileId, NodeId, Process, discovery_tag
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
-from furymesh.net.addresses import may_mean, unpacked_ip
+from furymesh.net.addresses import is_loopback, may_mean, same_machine, unpacked_ip
 from furymesh.net.handler import Shareless
 from furymesh.net.outgoing import connect
 from furymesh.net.relay import RELAY, RENDEZVOUS
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm.admission import Process
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -44,7 +45,9 @@ STEADY_SECONDS = 30.0  # a rendezvous link that lived as long was a good one
 # A direct link saves the move from the relayed one if it comes within this.
 HEAD_START = 0.5
 MAX_SUMMONED = 32  # links through one relay that are being made or live, from strangers too
+MAX_SUMMONED_PER_MACHINE = 4  # of these, asked for from one machine, as the relay says
 MAX_MEETINGS = 16  # processes dialled at once at a relay's word
+MAX_SUMMONED_MEETINGS = 8  # of these, because they asked for it: what this end wants has room
 
 
 @dataclass(slots=True, eq=False)
@@ -62,11 +65,12 @@ class RelayClient(Shareless):
     def __init__(self, swarm: Swarm, address: Address) -> None:
         self.address = address
         self.link: SecureLink | None = None  # the rendezvous link while there is one
+        self.trouble = ""  # why there is none, in a line
         self._swarm = swarm
         self._endpoint = swarm.endpoint
         self._port = 0  # from which that link was dialled
         self._tags: dict[DiscoveryTag, FileId] = {}
-        self._summoned = 0
+        self._summoned: Counter[Hashable] = Counter()  # live answers, by who asked
         self._meetings: dict[Process, _Meeting] = {}
         self._tasks: trio.Nursery
 
@@ -78,6 +82,10 @@ class RelayClient(Shareless):
             return None
         return unpacked_ip(hello.observed_ip), hello.observed_port
 
+    def names(self, tag: DiscoveryTag) -> bool:
+        """Whether the relay is asked who else takes part in a share."""
+        return self.link is not None and tag in self._tags
+
     async def run(self) -> None:
         """Keep a link to the relay, until cancelled."""
         backoff, last_word = FIRST_BACKOFF, ""
@@ -86,7 +94,7 @@ class RelayClient(Shareless):
                 try:
                     link = await self._dial()
                 except FuryMeshError as error:
-                    word = f"relay {self.address}: {error}"
+                    self.trouble = word = f"relay {self.address}: {error}"
                     if word != last_word:
                         last_word = word
                         self._swarm.report(word)
@@ -97,7 +105,8 @@ class RelayClient(Shareless):
                         backoff, last_word = FIRST_BACKOFF, ""
                     if link.farewell in (m.Reason.BUSY, m.Reason.FORBIDDEN):
                         backoff = MAX_BACKOFF
-                        self._swarm.report(f"relay {self.address}: {link.closed_because}")
+                        self.trouble = f"relay {self.address}: {link.closed_because}"
+                        self._swarm.report(self.trouble)
                 await trio.sleep(backoff * self._swarm.rng.uniform(0.6, 1.0))
                 backoff = min(2 * backoff, MAX_BACKOFF)
 
@@ -115,7 +124,7 @@ class RelayClient(Shareless):
         return link
 
     async def _keep(self, link: SecureLink) -> None:
-        self.link = link
+        self.link, self.trouble = link, ""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_telling, link)
@@ -144,9 +153,8 @@ class RelayClient(Shareless):
                 link.pong(message.nonce)
             case m.Introduction():
                 self._introduced(link, message)
-            case m.Summons() if self._summoned < MAX_SUMMONED:
-                self._summoned += 1
-                self._tasks.start_soon(self._answer, link, message)
+            case m.Summons():
+                self._called(link, message)
 
     def _introduced(self, link: SecureLink, message: m.Introduction) -> None:
         file_id = self._tags.get(DiscoveryTag(message.tag))
@@ -155,19 +163,18 @@ class RelayClient(Shareless):
         host = unpacked_ip(message.ip)
         if share is None or share.fetcher is None or share.private:
             return
-        if process == self._me or not may_mean(host, link.remote[0]):
+        if self._swarm.admission.bans.holds(process[0]):
+            return
+        if process == self._endpoint.process or not may_mean(host, link.remote[0]):
             return
         self._swarm.book.add(
             share.file_id,
             Address(host, message.port, process[0]),
             Source.RELAY,
+            teller=link.party,
             process=process,
             via=partial(self.reach, process, (host, message.port)),
         )
-
-    @property
-    def _me(self) -> Process:
-        return self._endpoint.identity.node_id, self._endpoint.instance
 
     # --- links through the relay ----------------------------------------------------------
 
@@ -220,22 +227,40 @@ class RelayClient(Shareless):
             outer.socket, outer.remote, initiator=True, expected=process[0], relayed=True
         )
 
-    async def _answer(self, link: SecureLink, summons: m.Summons) -> None:
-        """Somebody wants a link to this process: run one, through the relay and directly."""
+    def _called(self, link: SecureLink, summons: m.Summons) -> None:
+        """Somebody wants a link to this process."""
+        process = (NodeId(summons.node_id), summons.instance)
+        host = unpacked_ip(summons.ip) if summons.ip else ""
+        # Who has no link to the relay, and so no address, is one of those who may be anybody.
+        machine = process[0] if is_loopback(host) else same_machine(host)
+        if (
+            self._swarm.admission.bans.holds(process[0])
+            or self._summoned.total() >= MAX_SUMMONED
+            or self._summoned[machine] >= MAX_SUMMONED_PER_MACHINE
+        ):
+            return
+        meeting = None
+        if may_mean(host, link.remote[0]) and len(self._meetings) < MAX_SUMMONED_MEETINGS:
+            meeting = self._meet(process, (host, summons.port))
+        self._summoned[machine] += 1
+        self._tasks.start_soon(self._answer, summons.token, meeting, machine)
+
+    async def _answer(self, token: bytes, meeting: _Meeting | None, machine: Hashable) -> None:
+        """Run a link through the relay that was asked for from this machine."""
         try:
-            host = unpacked_ip(summons.ip) if summons.ip else ""
-            if may_mean(host, link.remote[0]):
-                process = (NodeId(summons.node_id), summons.instance)
-                self._meet(process, (host, summons.port))
             with suppress(FuryMeshError):
-                outer = await self._splice(m.Answer(summons.token))
+                outer = await self._splice(m.Answer(token))
                 assert outer.socket is not None
                 inner = await self._endpoint.establish(
                     outer.socket, outer.remote, initiator=False, relayed=True
                 )
                 await self._swarm.run_link(inner)
+            if meeting is not None:
+                await meeting.over.wait()
         finally:
-            self._summoned -= 1
+            self._summoned[machine] -= 1
+            if not self._summoned[machine]:
+                del self._summoned[machine]
 
     async def _splice(self, word: m.Reach | m.Answer) -> SecureLink:
         """A connection to the relay whose bytes from now on are those of another end."""

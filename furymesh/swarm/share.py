@@ -193,7 +193,7 @@ class Share:
             else:
                 reason = m.Reason.BUSY if turned.full else m.Reason.ELSEWHERE
             number = self._number(member.link)
-            member.link.send(m.Reject(number, (chunk,), reason, turned.suggest))
+            member.link.send(m.Reject(number, (chunk,), reason, turned.suggest), answer=True)
         self.swarm.dispatch()
 
     def _cancelled(self, member: Member, message: m.Cancel) -> None:
@@ -203,7 +203,8 @@ class Share:
         for chunk in message.chunks:
             if not self.swarm.uploads.cancel(self.file_id, member.link, chunk):
                 self.swarm.abandon(member.link, self.file_id, chunk)
-        member.link.send(m.Reject(self._number(member.link), message.chunks, m.Reason.DONE))
+        number = self._number(member.link)
+        member.link.send(m.Reject(number, message.chunks, m.Reason.DONE), answer=True)
 
     def _announced(self, member: Member, message: m.Bitmap | m.Have | m.Lost) -> None:
         if self.manifest is None:

@@ -21,7 +21,7 @@ from furymesh.core.errors import (
     InternalError,
     ProtocolError,
 )
-from furymesh.core.ids import ID_SIZE, DiscoveryTag, FileId, discovery_tag
+from furymesh.core.ids import DiscoveryTag, FileId, Process, discovery_tag
 from furymesh.core.uploads import Uploads
 from furymesh.discovery.book import PeerBook, Source
 from furymesh.discovery.source import Interests
@@ -29,15 +29,15 @@ from furymesh.net.connect import Endpoint
 from furymesh.net.handler import Piece
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm import exchange
-from furymesh.swarm.admission import MAX_LINKS, Admission, Process, turn_away
+from furymesh.swarm.admission import MAX_LINKS, Admission, turn_away
 from furymesh.swarm.answers import Answers
+from furymesh.swarm.joining import Joining
 from furymesh.swarm.member import Member
 from furymesh.swarm.news import News
 from furymesh.swarm.sending import ChunkPiece, Sending
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
-MAX_REFUSALS = 256  # joins for unknown shares on one link; then it is guessing, not asking
 UNUSED_SECONDS = 10.0  # a link on which no share is live takes a place for nothing
 WATCH_SECONDS = 1.0  # between two looks at which links are of use
 PING_SECONDS = 10.0  # without an answer, after which another measurement may begin
@@ -60,12 +60,11 @@ class Swarm:
         self.interests = Interests(0)  # in nothing private; whoever listens sets the port
         self.interests.peers = lambda tag: len(self.shares[self.tags[tag]].members)
         self.tags: dict[DiscoveryTag, FileId] = {}
+        self.joining = Joining(self)
         self.news = News()
         self.answers = Answers()
-        self._decoy = FileId(bytes(ID_SIZE))  # stands in for a share that is not here
         self._numbers: dict[SecureLink, int] = {}
         self._count = count(1)
-        self._refused: dict[SecureLink, list[m.Join]] = {}
         self._sending = Sending(self.uploads, self.shares)
         self._pinged: dict[SecureLink, tuple[int, float]] = {}
 
@@ -96,12 +95,7 @@ class Swarm:
         self.shares[share.file_id] = share
         self.tags[discovery_tag(share.file_id)] = share.file_id
         self.advertise(share)
-        for link, refused in self._refused.items():
-            if link.leaving:
-                continue
-            asked = any(link.session.proves(join, share.file_id) for join in refused)
-            if asked and share.welcomes(link):
-                self.join(link, share)
+        self.joining.add(share)
 
     def remove(self, file_id: FileId, reason: m.Reason = m.Reason.DONE) -> None:
         """Leave a share on every link."""
@@ -109,6 +103,7 @@ class Swarm:
         tag = discovery_tag(file_id)
         del self.tags[tag]
         self.interests.remove(tag)
+        self.joining.remove(file_id)
         for link in list(self.links.values()):
             if link.session.joined(file_id):
                 link.send(link.session.leave(file_id, reason))
@@ -131,13 +126,6 @@ class Swarm:
         """Leave every share, and close what they are read from."""
         for file_id in list(self.shares):
             self.remove(file_id)
-
-    def join(self, link: SecureLink, share: Share) -> None:
-        """Ask the other end whether it takes part in a share; once per link."""
-        if not link.session.joined(share.file_id):
-            link.send(link.session.join(share.file_id))
-            if link.session.live(share.file_id):
-                share.live(link)
 
     # --- links --------------------------------------------------------------------
 
@@ -171,14 +159,13 @@ class Swarm:
             link.close()
 
     async def _run_link(self, link: SecureLink) -> None:
-        key = (link.node_id, link.instance)
+        key = link.process
+        before = self.links.get(key)
         self.links[key] = link
         self._numbers[link] = next(self._count)
         self._sending.open(link)
         try:
-            for share in self.shares.values():
-                if share.fetcher is not None and share.fetcher.welcomes(link):
-                    self.join(link, share)
+            self.joining.open(link, before)
             await link.run(self)
         finally:
             if self.links.get(key) is link:
@@ -187,7 +174,7 @@ class Swarm:
                 share.gone(link)
             self._sending.close(link)
             del self._numbers[link]
-            self._refused.pop(link, None)
+            self.joining.close(link)
             self._pinged.pop(link, None)
             if isinstance(link.closed_because, InternalError):
                 self.report(str(link.closed_because))
@@ -217,7 +204,7 @@ class Swarm:
             return
         match message:
             case m.Join():
-                self._joined(link, message)
+                self.joining.joined(link, message)
             case m.Refuse():
                 link.session.refused(message)
             case m.Ping():
@@ -281,28 +268,6 @@ class Swarm:
 
     def unreadable(self, link: SecureLink, piece: Piece, error: FuryMeshError) -> None:
         self._sending.unreadable(link, piece, error)
-
-    # --- joining and leaving --------------------------------------------------------
-
-    def _joined(self, link: SecureLink, join: m.Join) -> None:
-        # A proof is computed for every join: the time until the answer tells nothing.
-        file_id = self.tags.get(DiscoveryTag(join.tag), self._decoy)
-        proven = link.session.proves(join, file_id)
-        share = self.shares.get(file_id)
-        if share is None or not proven:
-            # One answer for unknown and unproven: it tells nothing either.
-            refused = self._refused.setdefault(link, [])
-            if len(refused) >= MAX_REFUSALS:
-                raise ProtocolError("too many joins for shares that are not here")
-            refused.append(join)
-            link.send(m.Refuse(join.share, m.Reason.NOT_FOUND))
-            return
-        link.session.accept(join, share.file_id)
-        self.admission.proved(link)
-        if link.session.joined(share.file_id):
-            share.live(link)
-        elif share.welcomes(link):
-            self.join(link, share)
 
     def _left(self, link: SecureLink, message: m.Leave) -> None:
         file_id = link.session.left(message)

@@ -149,7 +149,7 @@ class Peer:
             await trio.lowlevel.checkpoint()
             for share in self.swarm.shares.values():
                 if not link.leaving:
-                    self.swarm.join(link, share)
+                    self.swarm.joining.join(link, share)
 
 
 def crowd(manifest: Manifest, peers: list[Peer]) -> AbstractContextManager[None]:

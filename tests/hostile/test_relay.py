@@ -12,7 +12,7 @@ import trio
 
 from furymesh.core.errors import FuryMeshError
 from furymesh.net import relay as relay_module
-from furymesh.net.splice import splice
+from furymesh.net.splice import Carried, splice
 from furymesh.net.throttle import Budget
 from furymesh.swarm import relays
 from furymesh.swarm.download import Terms
@@ -36,14 +36,15 @@ class Listener:
         other: socket.socket,
         *,
         budgets: Sequence[Budget],
+        carried: Carried,
         idle: float,
         total: float,
-    ) -> int:
+    ) -> None:
         near, one_far = socket.socketpair()
         other_far, far = socket.socketpair()
         for sock in (near, one_far, other_far, far):
             sock.setblocking(False)
-        go = partial(splice, budgets=budgets, idle=idle, total=total)
+        go = partial(splice, budgets=budgets, carried=carried, idle=idle, total=total)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(go, one, near))
             nursery.start_soon(partial(go, far, other))
@@ -55,7 +56,6 @@ class Listener:
             finally:
                 for end in ends:
                     end.close()
-        return len(self.heard)
 
     async def _carry(self, source: trio.socket.SocketType, sink: trio.socket.SocketType) -> None:
         passed = 0

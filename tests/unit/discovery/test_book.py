@@ -201,15 +201,47 @@ def test_dropped_address_stays_away_until_named_again(book: PeerBook) -> None:
 
 
 def test_one_teller_is_believed_so_many_addresses(book: PeerBook) -> None:
-    liar, honest = NodeId(b"l" * 32), NodeId(b"h" * 32)
     for number in range(2 * MAX_TOLD):
-        book.add(SHARE, address(number), Source.EXCHANGE, teller=liar)
+        book.add(SHARE, address(number), Source.EXCHANGE, teller="liar")
     assert len(book.candidates(SHARE)) == MAX_TOLD
     for candidate in book.candidates(SHARE):
         book.drop(SHARE, candidate)
-    book.add(SHARE, address(5000), Source.EXCHANGE, teller=liar)
-    book.add(SHARE, address(5001), Source.EXCHANGE, teller=honest)
+    book.add(SHARE, address(5000), Source.EXCHANGE, teller="liar")
+    book.add(SHARE, address(5001), Source.EXCHANGE, teller="honest")
     assert only(book).address == address(5001)
+
+
+def test_who_told_much_may_tell_more_when_that_is_forgotten(book: PeerBook) -> None:
+    for number in range(MAX_TOLD):
+        book.add(SHARE, address(number), Source.RELAY, teller="relay")
+    for candidate in book.candidates(SHARE)[: MAX_TOLD // 2]:
+        book.drop(SHARE, candidate)
+
+    def more(first: int) -> int:
+        known = len(book.candidates(SHARE))
+        for number in range(first, first + MAX_TOLD):
+            book.add(SHARE, address(number), Source.RELAY, teller="relay")
+        return len(book.candidates(SHARE)) - known
+
+    assert more(1000) == 0
+    book.due(SHARE, DROPPED_SECONDS)
+    assert more(2000) == MAX_TOLD // 2
+    book.due(SHARE, 2 * HEARSAY_SECONDS)
+    book.due(SHARE, 4 * HEARSAY_SECONDS)
+    assert book.candidates(SHARE) == []
+    assert more(3000) == MAX_TOLD
+
+
+def test_who_told_of_what_makes_room_may_tell_of_another(book: PeerBook) -> None:
+    for number in range(MAX_OF_SOURCE):
+        book.add(SHARE, address(number), Source.RELAY, teller=str(number // MAX_TOLD))
+    book.add(SHARE, address(1000), Source.RELAY, teller="third")
+    assert len(book.candidates(SHARE)) == MAX_OF_SOURCE
+    book.failed(SHARE, book.candidates(SHARE)[0], 0.0, "refused")
+    book.add(SHARE, address(1000), Source.RELAY, teller="third")
+    book.failed(SHARE, book.candidates(SHARE)[0], 0.0, "refused")
+    book.add(SHARE, address(1001), Source.RELAY, teller="0")
+    assert address(1001) in [candidate.address for candidate in book.candidates(SHARE)]
 
 
 def test_dropped_hearsay_is_not_believed_again(book: PeerBook) -> None:

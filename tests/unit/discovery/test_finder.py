@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from furymesh.core.errors import EnvironmentFault
-from furymesh.core.ids import FileId, NodeId, discovery_tag
+from furymesh.core.ids import FileId, NodeId, Process, discovery_tag
 from furymesh.core.link import Address
-from furymesh.discovery.book import MAX_OF_SOURCE, PeerBook, Process, Source
+from furymesh.discovery.book import MAX_OF_SOURCE, PeerBook, Source
 from furymesh.discovery.finder import MAX_RETRY, Finder
 from furymesh.discovery.source import Interests, Sighting, Tell
 from furymesh.net.interfaces import local_ipv4

@@ -1,10 +1,8 @@
-"""The relay itself, by what it says to ends that are spoken by hand."""
+"""What a relay carries and for whom, by what it says to ends that are spoken by hand."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -12,160 +10,23 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.core.errors import FuryMeshError, HandshakeError, LinkClosedError
-from furymesh.core.link import Address
 from furymesh.net import relay as relay_module
-from furymesh.net import strangers
+from furymesh.net import secure_link, strangers
 from furymesh.net.addresses import unpacked_ip
-from furymesh.net.connect import Endpoint, listen
-from furymesh.net.handler import Shareless
+from furymesh.net.connect import Endpoint
 from furymesh.net.identity import Identity
 from furymesh.net.relay import RELAY, RENDEZVOUS, Relay
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import messages as m
+from tests.limits import open_files
+from tests.unit.net.relay_lab import Guest, refused, relay_of, spliced
 from tests.waiting import until
 
-TAG, OTHER = b"t" * 32, b"o" * 32
 
-
-@dataclass(eq=False)
-class Guest(Shareless):
-    """A node at a relay, with a running rendezvous link."""
-
-    place: Place
-    endpoint: Endpoint
-    said: list[m.Message] = field(default_factory=list)
-    link: SecureLink | None = None
-
-    def message(self, link: SecureLink, message: m.Message) -> None:
-        if isinstance(message, m.Ping):
-            link.pong(message.nonce)
-        self.said.append(message)
-
-    async def dial(self, *features: str) -> SecureLink:
-        link = await self.endpoint.dial(self.place.address, features=features)
-        self.place.links.append(link)
-        return link
-
-    async def come(self, *tags: bytes) -> None:
-        hosted = self.place.relay.hosted
-        self.link = await self.dial(RENDEZVOUS)
-        self.place.tasks.start_soon(self.link.run, self)
-        await until(lambda: self.place.relay.hosted > hosted)
-        self.name(*tags)
-
-    def name(self, *tags: bytes) -> None:
-        assert self.link is not None
-        self.link.send(m.Rendezvous(tags))
-
-    async def connection(self, word: m.Message) -> SecureLink:
-        """A connection of its own, on which one word was said."""
-        link = await self.dial(RELAY)
-        await link.say(word)
-        return link
-
-    async def reach(self, other: Guest) -> SecureLink:
-        process = (other.endpoint.identity.node_id, other.endpoint.instance)
-        return await self.connection(m.Reach(*process))
-
-    def heard(self, kind: type[m.Message]) -> list[m.Message]:
-        return [message for message in self.said if isinstance(message, kind)]
-
-    async def summoned(self, times: int) -> None:
-        await until(lambda: len(self.heard(m.Summons)) == times)
-
-    async def summons(self) -> m.Summons:
-        await until(lambda: self.heard(m.Summons))
-        summons = self.heard(m.Summons)[-1]
-        assert isinstance(summons, m.Summons)
-        return summons
-
-
-@dataclass
-class Place:
-    """A relay that runs."""
-
-    relay: Relay
-    address: Address
-    tasks: trio.Nursery
-    others: list[SecureLink]
-    links: list[SecureLink]
-
-    def guest(self, identity: Identity | None = None) -> Guest:
-        return Guest(self, Endpoint(identity or Identity(Ed25519PrivateKey.generate())))
-
-
-@asynccontextmanager
-async def relay_of(max_sessions: int = 64) -> AsyncIterator[Place]:
-    others: list[SecureLink] = []
-    links: list[SecureLink] = []
-
-    async def otherwise(link: SecureLink) -> None:
-        others.append(link)
-
-    endpoint = Endpoint(Identity(Ed25519PrivateKey.generate()))
-    relay = Relay(endpoint, Random(1), otherwise, max_sessions=max_sessions)
-    listeners = listen(Address("127.0.0.1", 0))
-    address = Address("127.0.0.1", listeners[0].getsockname()[1], endpoint.identity.node_id)
-    try:
-        with trio.fail_after(20):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(endpoint.serve, listeners, relay.run_link)
-                yield Place(relay, address, nursery, others, links)
-                nursery.cancel_scope.cancel()
-    finally:
-        for sock in listeners:
-            sock.close()
-        for link in (*links, *others):
-            link.close()
-
-
-async def refused(link: SecureLink) -> m.Reason:
-    said = await link.hear()
-    assert isinstance(said, m.Goodbye)
-    link.close()
-    return said.reason
-
-
-async def spliced(one: Guest, other: Guest) -> tuple[SecureLink, SecureLink]:
-    """The outer links of a splice, one's first."""
-    asking = await one.reach(other)
-    answering = await other.connection(m.Answer((await other.summons()).token))
-    for link in (asking, answering):
-        assert isinstance(await link.hear(), m.Spliced)
-    return asking, answering
-
-
-async def test_who_names_the_same_tag_is_introduced_to_each_other() -> None:
-    async with relay_of() as place:
-        one, two, three = (place.guest() for _ in range(3))
-        await one.come(TAG)
-        await three.come(OTHER)
-        await two.come(TAG, b"x" * 32)
-        await until(lambda: one.said and two.said)
-        for here, there in ((one, two), (two, one)):
-            (said,) = here.heard(m.Introduction)
-            assert isinstance(said, m.Introduction)
-            assert (said.tag, said.node_id) == (TAG, there.endpoint.identity.node_id)
-            assert said.instance == there.endpoint.instance
-            assert there.link is not None
-            assert there.link.socket is not None
-            assert (unpacked_ip(said.ip), said.port) == there.link.socket.getsockname()
-        assert not three.heard(m.Introduction)
-
-
-async def test_tags_that_are_named_no_more_are_forgotten() -> None:
-    async with relay_of() as place:
-        one, two, three = (place.guest() for _ in range(3))
-        await one.come(TAG)
-        await two.come(TAG)
-        await until(lambda: one.said)
-        one.name(OTHER)
-        assert two.link is not None
-        two.link.close()
-        await until(lambda: place.relay.hosted == 1)
-        await three.come(TAG, OTHER)
-        await until(lambda: three.said)
-        assert [getattr(said, "tag", None) for said in three.said] == [OTHER]
+@pytest.fixture
+def addresses_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each address of this host counts as a machine of its own."""
+    monkeypatch.setattr(secure_link, "is_loopback", lambda host: False)
 
 
 async def test_two_ends_shake_hands_through_a_relay_that_sees_no_key() -> None:
@@ -283,6 +144,8 @@ async def test_nobody_takes_all_the_sessions(
 ) -> None:
     if limit != "max_sessions":
         monkeypatch.setattr(relay_module, limit, 3)
+    if limit == "MAX_SESSIONS_PER_NODE":  # where none of its own makes way
+        monkeypatch.setattr(relay_module, "GRACE_SECONDS", 0.0)
     async with relay_of(3 if limit == "max_sessions" else 64) as place:
         target, asker = place.guest(), place.guest()
         await target.come()
@@ -298,49 +161,6 @@ async def test_nobody_takes_all_the_sessions(
             other = await place.guest().reach(target)
             await target.summoned(4)
             other.close()
-
-
-async def test_nobody_takes_all_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "MAX_HOSTED_PER_NODE", 2)
-    monkeypatch.setattr(relay_module, "MAX_HOSTED", 3)
-    async with relay_of() as place:
-        identity = Identity(Ed25519PrivateKey.generate())
-        for _ in range(2):
-            await place.guest(identity).come()
-        third = place.guest(identity)
-        link = await third.dial(RENDEZVOUS)
-        assert await refused(link) is m.Reason.BUSY
-        await place.guest().come()
-        link = await place.guest().dial(RENDEZVOUS)
-        assert await refused(link) is m.Reason.BUSY
-        assert place.relay.hosted == 3
-
-
-async def test_a_process_that_comes_anew_takes_its_own_place() -> None:
-    async with relay_of() as place:
-        one = place.guest()
-        await one.come(TAG)
-        before = one.link
-        assert before is not None
-        link = await one.dial(RENDEZVOUS)
-        place.tasks.start_soon(link.run, one)
-        await until(lambda: before.closed_because)
-        assert place.relay.hosted == 1
-        link.send(m.Rendezvous((TAG,)))
-        two = place.guest()
-        await two.come(TAG)
-        await until(lambda: two.heard(m.Introduction))
-        assert len(two.heard(m.Introduction)) == 1
-
-
-async def test_who_names_tags_without_end_is_sent_away() -> None:
-    async with relay_of() as place:
-        one = place.guest()
-        await one.come()
-        assert one.link is not None
-        for number in range(relay_module.BURST + 3):
-            one.name(bytes([number]) * 32)
-        await until(lambda: one.link is not None and one.link.farewell is m.Reason.BUSY)
 
 
 async def test_who_says_nothing_makes_way_for_who_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,3 +181,84 @@ async def test_other_links_are_none_of_its_business() -> None:
         await until(lambda: place.others)
         assert link.hello is not None
         assert {RENDEZVOUS, RELAY} <= set(link.hello.features)
+
+
+# --- limits -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("addresses_tell")
+@pytest.mark.parametrize("limit", ["MAX_SESSIONS_PER_MACHINE", "MAX_SESSIONS_PER_PAIR"])
+async def test_all_nodes_of_a_machine_together_get_the_sessions_of_one(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, limit, 2)
+    monkeypatch.setattr(relay_module, "GRACE_SECONDS", 0.0)
+    async with relay_of() as place:
+        target = place.guest(source="127.0.0.9")
+        await target.come()
+        for number in range(2):
+            await place.guest().reach(target)
+            await target.summoned(number + 1)
+        assert await refused(await place.guest().reach(target)) is m.Reason.BUSY
+        await place.guest(source="127.0.0.2").reach(target)
+        await target.summoned(3)
+        assert place.relay.sessions == 3
+
+
+async def talk(one: SecureLink, other: SecureLink) -> None:
+    """Send some bytes through a splice."""
+    assert one.socket is not None
+    assert other.socket is not None
+    one.socket.send(bytes(1000))
+    left = 1000
+    while left:
+        await trio.lowlevel.wait_readable(other.socket)
+        left -= len(other.socket.recv(left))
+
+
+@pytest.mark.parametrize("limit", ["max_sessions", "MAX_SESSIONS_PER_TARGET"])
+@pytest.mark.parametrize("busy", [0, 1])
+async def test_session_that_carries_least_makes_way_for_a_newcomer(
+    busy: int, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GRACE_SECONDS", 0.0)
+    if limit != "max_sessions":
+        monkeypatch.setattr(relay_module, limit, 2)
+    async with relay_of(2 if limit == "max_sessions" else 64) as place:
+        target = place.guest()
+        await target.come()
+        sessions = [await spliced(place.guest(), target) for _ in range(2)]
+        await talk(*sessions[busy])
+        await place.guest().reach(target)
+        await target.summoned(3)
+        for end in sessions[1 - busy]:
+            with pytest.raises(LinkClosedError):
+                await end.hear()
+        await talk(*sessions[busy])
+        assert place.relay.sessions == 2
+
+
+@pytest.mark.usefixtures("addresses_tell")
+async def test_who_keeps_a_relay_full_makes_way_for_who_has_fewer_places() -> None:
+    async with relay_of(3) as place:
+        target = place.guest(source="127.0.0.9")
+        await target.come()
+        busy, *_ = [await spliced(place.guest(), target) for _ in range(3)]
+        await talk(*busy)
+        other = place.guest(source="127.0.0.2")
+        await other.reach(target)
+        await target.summoned(4)
+        assert await refused(await place.guest().reach(target)) is m.Reason.BUSY
+        assert await refused(await other.reach(target)) is m.Reason.BUSY
+        await talk(*busy)
+        assert place.relay.sessions == 3
+
+
+async def test_files_are_left_for_what_the_node_does_besides() -> None:
+    async def otherwise(link: SecureLink) -> None:
+        raise AssertionError("nobody dials")
+
+    endpoint = Endpoint(Identity(Ed25519PrivateKey.generate()))
+    with open_files(32):
+        assert Relay(endpoint, Random(1), otherwise, max_sessions=64).max_sessions == 4
+        assert Relay(endpoint, Random(1), otherwise, max_sessions=3).max_sessions == 3

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
-from furymesh.net.splice import BUFFER, splice
+from furymesh.net.splice import BUFFER, HALF_LIFE, Carried, splice
 from furymesh.net.throttle import Budget
+from tests.waiting import stays
 
 Socket = trio.socket.SocketType
 
@@ -25,7 +27,7 @@ async def spliced(
     over = trio.Event()
 
     async def run() -> None:
-        await splice(one, other, budgets=[Budget(rate)], idle=idle, total=total)
+        await splice(one, other, budgets=[Budget(rate)], carried=Carried(), idle=idle, total=total)
         over.set()
 
     with trio.fail_after(10):
@@ -110,12 +112,31 @@ async def test_it_ends_when_nothing_comes_and_when_its_time_is_over(
 
 async def test_it_lives_while_bytes_come() -> None:
     async with spliced(idle=0.3) as (near, far, over):
-        begun = trio.current_time()
-        while trio.current_time() - begun < 1.0:
-            await near.send(b"x")
-            assert await far.recv(1) == b"x"
-            assert not over.is_set()
-            await trio.sleep(0.02)
+
+        async def keep_talking() -> None:
+            while True:
+                await near.send(b"x")
+                assert await far.recv(1) == b"x"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_talking)
+            await stays(lambda: not over.is_set(), 1.0)
+            nursery.cancel_scope.cancel()
+
+
+async def test_bytes_count_the_less_the_longer_ago_they_were_carried(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    once, lately = Carried(), Carried()
+    once.add(1000)
+    mock_clock.jump(HALF_LIFE)
+    assert once.lately() == pytest.approx(500)
+    lately.add(400)
+    assert lately.lately() < once.lately()
+    mock_clock.jump(HALF_LIFE)
+    lately.add(100)
+    assert lately.lately() == pytest.approx(300)
+    assert once.lately() == pytest.approx(250)
 
 
 async def test_the_rate_holds_for_both_directions_together() -> None:

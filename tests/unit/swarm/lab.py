@@ -215,5 +215,5 @@ async def wanting(peer: Peer, data: bytes) -> Share:
     peer.swarm.add(share)
     share.serve(manifest, 0, None)
     for link in list(peer.swarm.links.values()):
-        peer.swarm.join(link, share)
+        peer.swarm.joining.join(link, share)
     return share

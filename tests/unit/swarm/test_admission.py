@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from furymesh.net import secure_link
 from furymesh.swarm import admission as admission_module
 from furymesh.swarm import swarm as swarm_module
 from furymesh.swarm.bans import MAX_BANNED_HERE
@@ -69,6 +70,22 @@ async def test_dead_link_makes_way_for_a_new_one(
         silent.close()
 
 
+async def test_dead_link_that_would_be_preferred_makes_way_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "PROBE_SECONDS", 0.1)
+    async with lab(tmp_path, "one", "two") as peers:
+        smaller, larger = sorted(peers, key=lambda peer: peer.swarm.endpoint.process)
+        silent = await smaller.swarm.endpoint.dial(larger.address)  # nobody runs it
+        await until(lambda: larger.swarm.links)
+        dead = only_link(larger.swarm)
+        link = await larger.dial(smaller)
+        await until(lambda: dead.closed_because and only_link(larger.swarm) is link)
+        assert link.closed_because is None
+        assert only_link(smaller.swarm).closed_because is None
+        silent.close()
+
+
 async def test_one_node_does_not_take_all_places(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two", "three") as (one, two, three):
         links = []
@@ -111,7 +128,7 @@ async def test_stranger_makes_way_for_a_newcomer_and_a_member_does_not(tmp_path:
 @pytest.fixture
 def one_place_per_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission_module, "MAX_PER_MACHINE", 1)
-    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
+    monkeypatch.setattr(secure_link, "is_loopback", lambda host: False)
 
 
 @pytest.mark.usefixtures("one_place_per_machine")
@@ -201,7 +218,7 @@ async def test_quarantined_link_is_out_of_its_shares_at_once(tmp_path: Path) -> 
 async def test_second_bad_node_bans_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission_module, "is_loopback", lambda host: False)
+    monkeypatch.setattr(secure_link, "is_loopback", lambda host: False)
     async with lab(tmp_path, "one", "two", "three", "four") as (one, *others):
         for number, peer in enumerate(others):
             link = await peer.dial(one)

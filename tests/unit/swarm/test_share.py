@@ -36,7 +36,7 @@ class Link:
         self.sent: list[m.Message] = []
         self.farewell: m.Reason | None = None
 
-    def send(self, message: m.Message) -> None:
+    def send(self, message: m.Message, *, answer: bool = False) -> None:
         self.sent.append(message)
 
     def poke(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from furymesh.core.geometry import PAGE_SIZE
 from furymesh.core.ids import discovery_tag
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
-from furymesh.swarm import swarm as swarm_module
+from furymesh.net.secure_link import SecureLink
+from furymesh.net.writing import MAX_ANSWER_BYTES
 from furymesh.swarm.download import Terms
+from furymesh.swarm.joining import MAX_REFUSALS
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 from furymesh.wire import session as session_module
 from tests.unit.swarm.lab import CHUNK, Deaf, Memory, blob, lab, manifest_of, only_link, wanting
-from tests.waiting import until
+from tests.waiting import stays, until
 
 
 async def test_share_is_live_when_both_ends_have_joined(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ async def test_guessing_ends_the_link(tmp_path: Path) -> None:
         link = await two.dial(one)
         await until(lambda: one.swarm.links)
         served = only_link(one.swarm)
-        for number in range(swarm_module.MAX_REFUSALS + 1):
+        for number in range(MAX_REFUSALS + 1):
             link.send(m.Join(number + 1, bytes([number % 256]) * 32, bytes(32)))
         await until(lambda: not one.swarm.links)
         assert isinstance(served.closed_because, ProtocolError)
@@ -214,6 +217,37 @@ async def test_flood_of_questions_about_a_manifest_costs_one_answer_of_memory(
         assert served._writer._control_bytes < 2 * PAGE_SIZE
         result = await three.download(DATA, one).run(three.links)
         assert result.path.read_bytes() == DATA
+
+
+@dataclass
+class Canceller(Deaf):
+    """One that counts what it is told not to expect."""
+
+    rejected: int = 0
+
+    def message(self, link: SecureLink, message: m.Message) -> None:
+        super().message(link, message)
+        self.rejected += isinstance(message, m.Reject)
+
+
+async def test_who_asks_and_takes_no_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
+    asked = 5000
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(DATA)
+        link = await two.swarm.endpoint.dial(one.address)
+        two.links.start_soon(link.run, deaf := Canceller(FILE_ID))
+        link.send(link.session.join(FILE_ID))
+        await until(lambda: here.members and link.session.live(FILE_ID))
+        served, number = only_link(one.swarm), link.session.number(FILE_ID)
+        link.send(m.Request(number, tuple(range(240))))
+        await until(lambda: served.refused_for() > 0.05)
+        for _ in range(asked):
+            link.send(m.Cancel(number, (239,)))
+        await until(lambda: served.owes_answers)
+        await stays(lambda: served._writer._control_bytes < 2 * MAX_ANSWER_BYTES, 0.2)
+        assert served.closed_because is None
+        deaf.hears.set()
+        await until(lambda: deaf.rejected == asked)
 
 
 class Moved(Memory):
