@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PURE := tests/unit/core tests/unit/wire
+# Tests that time real processes follow each other; the others share the processors.
+TIMED := tests/e2e tests/faults tests/hostile tests/netns
 
 .PHONY: demo test coverage lint bench torture fuzz mutants proto lock clean
 
@@ -19,7 +21,8 @@ demo: $(READY)  ## real nodes on loopback: share, swarm, kill -9, resume, verify
 	$(BIN)/furymesh demo
 
 test: $(READY) lint coverage  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest -q -m "not slow" $(PURE:%=--ignore=%)
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 8 $(foreach path,$(PURE) $(TIMED),--ignore=$(path))
+	$(BIN)/python -m pytest -q -m "not slow" $(TIMED)
 
 coverage: $(READY)  ## the tests of the core and the wire, which must take every branch there
 	$(BIN)/coverage run -m pytest -q -m "not slow" $(PURE)
