@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         VerificationError,
         WrongKeyError,
     )
-    from furymesh.core.link import Address, Link
+    from furymesh.core.link import Address, Link, Mirror
     from furymesh.node.config import Config, load_config
     from furymesh.node.face import Shared, Verified, get, resume, share, unshare, verify
     from furymesh.node.service import Node
@@ -49,7 +49,7 @@ _HOMES = {
         "VerificationError",
         "WrongKeyError",
     ),
-    "furymesh.core.link": ("Address", "Link"),
+    "furymesh.core.link": ("Address", "Link", "Mirror"),
     "furymesh.node.config": ("Config", "load_config"),
     "furymesh.node.face": (
         "Shared",
@@ -75,6 +75,7 @@ __all__ = [
     "Event",
     "FuryMeshError",
     "Link",
+    "Mirror",
     "Node",
     "NotFoundError",
     "PassphraseError",

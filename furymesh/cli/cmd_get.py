@@ -13,12 +13,14 @@ from furymesh.cli.options import (
     MaxConnections,
     MaxDownload,
     MaxUpload,
+    Mirrors,
     NoSpaceCheck,
     Output,
     Peers,
     Verbose,
     addresses,
     link_text,
+    mirrors_of,
     rate,
     same_places,
     settings,
@@ -45,6 +47,7 @@ def command(
     ],
     output: Output = None,
     peer: Peers = None,
+    mirror: Mirrors = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file instead of adding _1.")
     ] = False,
@@ -86,7 +89,7 @@ def command(
         from furymesh.node import face
 
         link = parse_target(link_text(target), settled)
-        peers = addresses(peer)
+        peers, mirrors = addresses(peer), mirrors_of(mirror)
         if detach:
             _refuse_limits(
                 timeout, max_upload, max_download, max_connections, no_space_check or None
@@ -95,7 +98,13 @@ def command(
 
             run_job(
                 lambda job: face.detach(
-                    link, settled, output=output, peers=peers, overwrite=overwrite, sha256=sha256
+                    link,
+                    settled,
+                    output=output,
+                    peers=peers,
+                    mirrors=mirrors,
+                    overwrite=overwrite,
+                    sha256=sha256,
                 )
             )
             _tell_detached(link.file_id.hex(), json)
@@ -110,6 +119,7 @@ def command(
                 settled,
                 output=output,
                 peers=peers,
+                mirrors=mirrors,
                 overwrite=overwrite,
                 sha256=sha256,
                 timeout=patience,

@@ -37,7 +37,7 @@ def command(
                     "name": item.name,
                     "size": item.size,
                     "chunks": item.chunks,
-                    "path": str(item.path),
+                    "path": item.place,
                     "encrypted": item.encrypted,
                     "private": item.private,
                 }
@@ -51,7 +51,7 @@ def command(
                 item.name,
                 format_size(item.size),
                 f"{item.chunks}",
-                str(item.path),
+                item.place,
             )
             for item in items
         ]

@@ -30,7 +30,8 @@ def command(
 
     Found by: user (--peer), link, config, resume (an earlier run), lan (the
     local network), exchange (another peer), tracker, dht, relay; incoming ones
-    dialled this node themselves. What keeps it from finding more is told, too.
+    dialled this node themselves; a mirror is a server that the link or you named.
+    What keeps it from finding more is told, too.
     """
     from furymesh.cli.exits import one_line
     from furymesh.cli.jobs import Job, run_job

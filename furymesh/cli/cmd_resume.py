@@ -13,12 +13,14 @@ from furymesh.cli.options import (
     MaxConnections,
     MaxDownload,
     MaxUpload,
+    Mirrors,
     NoSpaceCheck,
     Output,
     Peers,
     RequiredResumeId,
     Verbose,
     addresses,
+    mirrors_of,
     rate,
     read_all,
     same_places,
@@ -42,6 +44,7 @@ def command(
         typer.Option("--peer-id", metavar="ID", help="Fetch only from this node id; repeatable."),
     ] = None,
     peer: Peers = None,
+    mirror: Mirrors = None,
     verbose: Verbose = False,
     max_upload: MaxUpload = None,
     max_download: MaxDownload = None,
@@ -53,7 +56,7 @@ def command(
 ) -> None:
     """Resume an interrupted download.
 
-    Link, keys and known peers are in the resume data; only missing chunks are
+    Link, keys, mirrors and known peers are in the resume data; only missing chunks are
     fetched. `furymesh list-resume` shows what there is.
     """
     from furymesh.cli.output import failures_as_json, say
@@ -66,7 +69,7 @@ def command(
         from furymesh.core.ids import parse_node_id
         from furymesh.node.resumes import find_resume
 
-        peers = addresses(peer)
+        peers, mirrors = addresses(peer), mirrors_of(mirror)
         only_nodes = read_all("--peer-id", parse_node_id, peer_id)
         upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
         found = find_resume(file_id, settled)
@@ -82,6 +85,7 @@ def command(
                 settled,
                 output=output,
                 peers=peers,
+                mirrors=mirrors,
                 only_nodes=only_nodes,
                 max_upload=upload,
                 max_download=download,

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from furymesh.cli.options import ConfigFile, DataDir, Json, read, read_all, settings
+from furymesh.cli.options import (
+    ConfigFile,
+    DataDir,
+    Json,
+    Mirrors,
+    mirrors_of,
+    read,
+    read_all,
+    settings,
+)
 
 if TYPE_CHECKING:
-    from furymesh.core.link import Tracker
+    from furymesh.core.link import Mirror, Tracker
     from furymesh.node.config import Config
     from furymesh.node.face import Shared
 
@@ -18,13 +27,16 @@ EXAMPLES = """
 furymesh share movie.mkv
 furymesh share photos/ --name "Summer" --encrypt
 furymesh share big.iso --hash sha256 --chunk-size 4MiB --json
+furymesh share big.iso --mirror https://www.example.org/big.iso
+furymesh share https://www.example.org/big.iso     # read once, not kept
 """
 
 
 def command(
     context: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Files and folders to share.")
+        list[str],
+        typer.Argument(metavar="PATH", help="Files, folders, or URLs of files on servers."),
     ],
     name: Annotated[
         str | None,
@@ -56,6 +68,15 @@ def command(
             "--tracker", metavar="URL", help="Announce it there too, and say so in the link."
         ),
     ] = None,
+    mirror: Mirrors = None,
+    manifest_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest-out",
+            metavar="FILE",
+            help="Write the manifest there too, to be put beside a mirror's file.",
+        ),
+    ] = None,
     json: Json = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -64,7 +85,9 @@ def command(
 
     Each PATH is hashed once and then known by its inode, so sharing it again
     is instant. The files stay where they are; a running node serves them at
-    once, otherwise start one with `furymesh node`.
+    once, otherwise start one with `furymesh node`. Downloads fetch from mirrors
+    what no peer has; the file behind an https, http or sftp URL stays there, and
+    its server is the first mirror.
     """
     from furymesh.cli.passphrase import passphrase_for
     from furymesh.core.errors import UsageError
@@ -77,20 +100,34 @@ def command(
     named = read_all("--tracker", Tracker.parse, trackers)
     if len(named) > MAX_LINK_TRACKERS:
         raise UsageError(f"--tracker: a link names at most {MAX_LINK_TRACKERS} trackers")
+    mirrors = mirrors_of(mirror)
     if name is not None and len(paths) > 1:
         raise UsageError("--name fits one path only: share them one by one")
+    if (mirrors or manifest_out) and len(paths) > 1:
+        raise UsageError("--mirror and --manifest-out fit one path only: share them one by one")
     settled = settings(context, config, data_dir)
     sealed = settled.encryption.encrypt_by_default if encrypt is None else encrypt
     passphrase = passphrase_for(settled) if sealed else None
     for path in paths:
         shared = _share(
-            path, settled, name, hash_name, chunk_bytes, sealed, private, named, passphrase, json
+            path,
+            settled,
+            name,
+            hash_name,
+            chunk_bytes,
+            sealed,
+            private,
+            named,
+            mirrors,
+            manifest_out,
+            passphrase,
+            json,
         )
         _print(shared, json)
 
 
 def _share(
-    path: Path,
+    path: str,
     config: Config,
     name: str | None,
     hash_name: str | None,
@@ -98,6 +135,8 @@ def _share(
     encrypt: bool,
     private: bool,
     trackers: tuple[Tracker, ...],
+    mirrors: tuple[Mirror, ...],
+    manifest_out: Path | None,
     passphrase: str | None,
     json: bool,
 ) -> Shared:
@@ -106,7 +145,7 @@ def _share(
     from furymesh.node import face
 
     display = open_display(json=json)
-    meter = BytesMeter(display, f"Hashing {path.name or path}")
+    meter = BytesMeter(display, f"Hashing {_label(path)}")
 
     async def work(job: Job) -> Shared:
         return await face.share(
@@ -118,6 +157,8 @@ def _share(
             encrypt=encrypt,
             private=private,
             trackers=trackers,
+            mirrors=mirrors,
+            manifest_out=manifest_out,
             progress=meter,
             passphrase=passphrase,
         )
@@ -126,6 +167,11 @@ def _share(
         return run_job(work)
     finally:
         display.close()
+
+
+def _label(path: str) -> str:
+    """The name of what is hashed; the query of a URL may be a secret."""
+    return Path(path.partition("?")[0] if "://" in path else path).name or "it"
 
 
 def _print(shared: Shared, json: bool) -> None:
@@ -145,7 +191,7 @@ def _print(shared: Shared, json: bool) -> None:
                 "chunks": shared.chunks,
                 "chunk_size": shared.chunk_size,
                 "hash": shared.hash,
-                "path": str(shared.path),
+                "path": shared.place,
                 "encrypted": shared.encrypted,
                 "cached": shared.cached,
                 "served": shared.served,
@@ -161,7 +207,12 @@ def _print(shared: Shared, json: bool) -> None:
     say(f"Link: {shared.link.text}")
     if shared.encrypted:
         say("Encrypted: the link contains the key; whoever has it can read the content.")
-    if shared.served:
+    if shared.served and shared.path is None:
+        say("The running node brings its downloaders together now; the bytes stay on the server.")
+    elif shared.served:
         say("The running node serves it now.")
+    elif shared.path is None:
+        say("Nobody has its manifest yet: run `furymesh node`, or put what --manifest-out writes")
+        say("beside the file on the server, under the file's name and .furymesh.")
     else:
         say("Nobody serves it yet: run `furymesh node`.")

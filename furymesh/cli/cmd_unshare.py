@@ -35,4 +35,4 @@ def command(
 
     settled = settings(context, config, data_dir)
     item = run_job(lambda job: face.unshare(file_id, settled))
-    say(f"No longer sharing {shown(item.name)}; {shown(str(item.path))} stays where it is.")
+    say(f"No longer sharing {shown(item.name)}; {shown(item.place)} stays where it is.")

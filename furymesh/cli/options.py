@@ -13,7 +13,7 @@ import typer
 from furymesh.cli import completion
 
 if TYPE_CHECKING:
-    from furymesh.core.link import Address
+    from furymesh.core.link import Address, Mirror
     from furymesh.node.config import Config
 
 T = TypeVar("T")
@@ -31,6 +31,14 @@ Peers = Annotated[
     list[str] | None,
     typer.Option(
         "--peer", metavar="ADDR", help="host:port, [v6]:port or node-id@host:port; repeatable."
+    ),
+]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mirror",
+        metavar="URL",
+        help="https, http or sftp URL of the file, or of the folder with all files; repeatable.",
     ),
 ]
 MaxUpload = Annotated[
@@ -152,6 +160,17 @@ def addresses(texts: Sequence[str] | None) -> tuple[Address, ...]:
     from furymesh.core.link import Address
 
     return read_all("--peer", Address.parse, texts)
+
+
+def mirrors_of(texts: Sequence[str] | None) -> tuple[Mirror, ...]:
+    """The values of --mirror."""
+    from furymesh.core.errors import UsageError
+    from furymesh.core.link import MAX_LINK_MIRRORS, Mirror
+
+    named = read_all("--mirror", Mirror.parse, texts)
+    if len(named) > MAX_LINK_MIRRORS:
+        raise UsageError(f"--mirror: at most {MAX_LINK_MIRRORS} mirrors can be used at once")
+    return named
 
 
 def link_text(argument: str) -> str:

@@ -134,8 +134,7 @@ class TransferView:
 
     def _connected(self, event: Connected) -> None:
         if self._verbose:
-            node = node_id_text(event.node_id)[:16]
-            self._display.line(f"Connected to {event.address} ({event.found}, node {node})")
+            self._display.line(f"Connected to {event.address} ({_found(event)})")
 
     # --- the end ----------------------------------------------------------------
 
@@ -146,11 +145,17 @@ class TransferView:
         say(summary(result))
         if self._verbose:
             for peer in sorted(result.peers, key=lambda peer: -peer.bytes):
-                node = node_id_text(peer.node_id)[:16]
                 say(
                     f"  {plural(peer.chunks, 'chunk')}, {format_size(peer.bytes)}"
-                    f" from {shown(peer.address)} ({peer.found}, node {node})"
+                    f" from {shown(peer.address)} ({_found(peer)})"
                 )
+
+
+def _found(peer: Connected | PeerContribution) -> str:
+    """How a peer was come by, and who it is; a mirror is only that."""
+    if peer.node_id is None:
+        return peer.found
+    return f"{peer.found}, node {node_id_text(peer.node_id)[:16]}"
 
 
 def progress_facts(event: Progress) -> list[str]:
@@ -213,7 +218,7 @@ def _complete_record(result: Result) -> dict[str, object]:
 
 def _peer_record(peer: PeerContribution) -> dict[str, object]:
     return {
-        "node_id": node_id_text(peer.node_id),
+        "node_id": node_id_text(peer.node_id) if peer.node_id else None,
         "address": peer.address,
         "bytes": peer.bytes,
         "chunks": peer.chunks,

@@ -43,6 +43,14 @@ class Availability:
             planes.pop()
         self._planes = planes
 
+    @property
+    def held(self) -> int:
+        """The chunks that anybody holds, as a mask."""
+        mask = 0
+        for plane in self._planes:
+            mask |= plane
+        return mask
+
     def rarest(self, candidates: int) -> int:
         """Those of the candidates that the fewest peers hold, as a mask."""
         for plane in reversed(self._planes):

@@ -60,7 +60,7 @@ class Debts:
         self._drop(peer, chunk)
         for rival in rivals:
             self._drop(rival, chunk)
-            rival.taken_back[chunk] = now
+            rival.took_back(now, chunk)
         self._verifying[chunk] = peer
         peer.unverified += 1
         return rivals
@@ -79,7 +79,7 @@ class Debts:
         """A peer is not to send chunks; some of their bytes may be on their way already."""
         self.forget(peer, chunks)
         for chunk in chunks:
-            peer.taken_back[chunk] = now
+            peer.took_back(now, chunk)
 
     def left(self, peer: PeerState) -> None:
         """A peer is gone; what it brought is verified all the same."""

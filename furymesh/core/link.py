@@ -1,7 +1,7 @@
 """Links and addresses: the texts people pass on.
 
 ``furymesh:<64 hex digits>?name=<hint>&peer=<address>&node=<node id>&tracker=<URL>
-&private=1&key=<base64url>``.
+&mirror=<URL>&private=1&key=<base64url>``.
 A link grants access to a share, and with a key to its content, so the key appears in
 no `repr` and in no message.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, quote, unquote
 
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId, node_id_text, parse_file_id, parse_node_id
@@ -24,6 +24,9 @@ MAX_LINK_LENGTH = 16 * 1024  # far above any honest link, and nothing to parse f
 MAX_LINK_PEERS = 64  # hints to start from; the swarm tells of the others
 MAX_LINK_TRACKERS = 8  # each is asked by a task; one that works is enough
 MAX_TRACKER_LENGTH = 512  # characters; those in use have a tenth
+MAX_LINK_MIRRORS = 8  # each is read from by a few requests at once; one is enough
+MAX_MIRROR_LENGTH = 2048  # characters; signed URLs of object stores have half of it
+MANIFEST_SUFFIX = ".furymesh"  # of the file beside a mirror's
 MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4
 
 # IFNAMSIZ is 16. Resolvers take an empty label in an interface's name for one of a host.
@@ -34,7 +37,11 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 # What may be in a path and a query by RFC 3986, every % with its two digits.
 _URL_PATH = r"/(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
 _TRACKER = re.compile(rf"(https?|udp)://(\[[0-9A-Fa-f:.]*\]|[^/:?#@\s]*)(:[0-9]+)?({_URL_PATH})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443", "udp": ""}
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "sftp": ":22", "udp": ""}
+_MIRROR = re.compile(
+    rf"(https?|sftp)://(?:([A-Za-z0-9._-]+)@)?(\[[0-9A-Fa-f:.]*\]|[^/:?#@\s]*)(:[0-9]+)?({_URL_PATH})"
+)
+_PASSWORD = re.compile(r"[^/]*//[^/@]*:[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,72 @@ class Tracker:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where a server has the content: a file, or the folder with all of a share's files.
+
+    No `repr` shows the path: its query may be what opens it.
+    """
+
+    scheme: str  # http, https or sftp
+    address: Address
+    path: str = field(repr=False)  # as in the URL, with the query, if there is one
+    user: str = ""  # of an SFTP server
+
+    @classmethod
+    def parse(cls, text: str) -> Mirror:
+        """Read the URL of a mirror; raises UsageError."""
+        text = text.strip()
+        if _PASSWORD.match(text):
+            raise UsageError(
+                "a mirror's URL must not hold a password: whoever gets the link would have it"
+            )
+        parts = _MIRROR.fullmatch(text) if len(text) <= MAX_MIRROR_LENGTH else None
+        if parts is None:
+            raise UsageError(
+                f"{quoted(text.rpartition('@')[2])} is not a mirror: write https://host/path, http://"
+                f"host/path or sftp://user@host/path, {MAX_MIRROR_LENGTH} characters at most"
+            )
+        scheme, user, host, port, path = parts.groups()
+        if user and scheme != "sftp":
+            raise UsageError("only an SFTP mirror has a user before its host: take it out")
+        if "?" in path and scheme == "sftp":
+            raise UsageError("an SFTP mirror has no query: write a ? in its path as %3F")
+        return cls(scheme, Address.parse(host + (port or _DEFAULT_PORTS[scheme])), path, user or "")
+
+    @property
+    def place(self) -> str:
+        """The URL without its query: safe to show."""
+        return str(self).partition("?")[0]
+
+    @property
+    def authority(self) -> str:
+        """Host and port, the port only if it is not the usual one."""
+        return str(self.address).removesuffix(_DEFAULT_PORTS[self.scheme])
+
+    @property
+    def name(self) -> str:
+        """Of what is there, by the last part of the path; untrusted, and may be empty."""
+        return unquote(self.path.partition("?")[0].rpartition("/")[2])
+
+    @property
+    def manifest(self) -> Mirror:
+        """Where the manifest of what is here may be."""
+        base, mark, query = self.path.partition("?")
+        return replace(self, path=f"{base.rstrip('/')}{MANIFEST_SUFFIX}{mark}{query}")
+
+    def below(self, path: str) -> Mirror:
+        """Where a file lies whose path in a shared folder is `path`; "" is the mirror itself."""
+        if not path:
+            return self
+        base, mark, query = self.path.partition("?")
+        return replace(self, path=f"{base.rstrip('/')}/{quote(path)}{mark}{query}")
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        return f"{self.scheme}://{user}{self.authority}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A share, and optionally a name hint (untrusted), whom to ask and the key.
 
@@ -107,6 +180,7 @@ class Link:
     trackers: tuple[Tracker, ...] = ()
     nodes: tuple[NodeId, ...] = ()
     private: bool = False  # announced nowhere but where the link says
+    mirrors: tuple[Mirror, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Link:
@@ -134,6 +208,7 @@ class Link:
         nodes = tuple(parse_node_id(value) for key, value in fields if key == "node")
         keys = [value for key, value in fields if key == "key"]
         trackers = tuple(Tracker.parse(value) for key, value in fields if key == "tracker")
+        mirrors = tuple(Mirror.parse(value) for key, value in fields if key == "mirror")
         if len(names) > 1 or len(keys) > 1:
             raise UsageError("the link has two names or two keys: copy it again")
         if len(peers) + len(nodes) > MAX_LINK_PEERS:
@@ -142,6 +217,8 @@ class Link:
             raise UsageError(
                 f"the link names more than {MAX_LINK_TRACKERS} trackers: take some out"
             )
+        if len(mirrors) > MAX_LINK_MIRRORS:
+            raise UsageError(f"the link names more than {MAX_LINK_MIRRORS} mirrors: take some out")
         return cls(
             file_id,
             names[0] or None if names else None,
@@ -150,6 +227,7 @@ class Link:
             trackers,
             nodes,
             ("private", "1") in fields,
+            mirrors,
         )
 
     @property
@@ -164,6 +242,7 @@ class Link:
         fields += [f"peer={quote(str(peer), safe=':@[]')}" for peer in self.peers]
         fields += [f"tracker={quote(str(tracker), safe=':@[]/')}" for tracker in self.trackers]
         fields += [f"node={node_id_text(node)}" for node in self.nodes]
+        fields += [f"mirror={quote(str(mirror), safe=':@[]/')}" for mirror in self.mirrors]
         if self.private:
             fields.append("private=1")
         if self.key is not None:

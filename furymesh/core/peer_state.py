@@ -35,6 +35,7 @@ MAX_PROMISE = 10.0  # seconds: a peer cannot buy patience by being slow
 # Bytes per second below which a chunk that was begun is given up: less than any
 # line that a file could be fetched over, more than it costs nothing to feign.
 MIN_RATE = 2 * 1024
+MIRROR_REQUESTS = 4  # chunks a mirror may owe: a connection each, and servers limit these
 MAX_STRIKES = 3  # × BUSY_GRACE is the longest rest of a peer that keeps trickling
 
 
@@ -69,6 +70,9 @@ class PeerState:
 
     number: int  # by which those who use the scheduler know it
     pace: Pace
+    key: bytes = b""  # by which all ends know it
+    mirror: bool = False  # a server that has everything and knows no swarm
+    needed_until: float = 0.0  # a mirror: when the last of what only it has is due
     have: int = 0
     owed: dict[int, Owed] = field(default_factory=dict)
     owed_bytes: int = 0
@@ -109,6 +113,11 @@ class PeerState:
         return mask & ~mask_of(self.taken_back) if self.taken_back else mask
 
     # --- events -------------------------------------------------------------------
+
+    def took_back(self, now: float, chunk: int) -> None:
+        """It is not to bring a chunk; of a mirror, the request is simply given up."""
+        if not self.mirror:
+            self.taken_back[chunk] = now
 
     def alive(self, now: float) -> None:
         """It said something; if it was stalled it is tried with a single chunk.

@@ -2,8 +2,8 @@
 
 Always true:
 
-* ``_availability`` counts for each chunk the peers that have it: this module alone
-  changes what a peer has (``PeerState.have``);
+* ``_availability`` counts for each chunk the peers that have it, mirrors left out:
+  this module alone changes what a peer has (``PeerState.have``);
 * a chunk is asked of a second peer only in the endgame: when no MISSING chunk is
   left and the first owner is late. Earlier a late chunk holds nobody up, and a
   duplicate takes room from chunks that do.
@@ -15,12 +15,14 @@ fast as its middle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
 from furymesh.core.availability import Availability
 from furymesh.core.bitfield import mask_of, random_chunk
 from furymesh.core.debts import Debts
 from furymesh.core.ledger import Ledger
+from furymesh.core.mirror_picker import MirrorPicker
 from furymesh.core.peer_state import UNKNOWN_SECONDS, PeerState
 
 # Duplicating pays when the idle peer would be done in clearly less time.
@@ -31,11 +33,20 @@ NOISE = 0.02  # seconds: differences below this are not worth a duplicate
 class Picker:
     """Chooses among the chunks that a peer has and this download lacks."""
 
-    def __init__(self, ledger: Ledger, debts: Debts, rng: Random) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        debts: Debts,
+        rng: Random,
+        peers: Mapping[int, PeerState],
+        me: bytes = b"",
+    ) -> None:
+        """`peers` are those of the download, `me` is this end's own key."""
         self._ledger = ledger
         self._debts = debts
         self._rng = rng
         self._availability = Availability()
+        self._mirrors = MirrorPicker(me, peers, ledger, self._availability, rng)
 
     # --- what peers have --------------------------------------------------------
 
@@ -47,14 +58,16 @@ class Picker:
         """The peer has these chunks too; the mask of those that are news."""
         fresh = mask & ~peer.have
         peer.have |= fresh
-        self._availability.add(fresh)
+        if not peer.mirror:
+            self._availability.add(fresh)
         return fresh
 
     def peer_lost(self, peer: PeerState, mask: int) -> int:
         """The peer has these chunks no more; the mask of those that it had."""
         gone = mask & peer.have
         peer.have &= ~gone
-        self._availability.remove(gone)
+        if not peer.mirror:
+            self._availability.remove(gone)
         return gone
 
     # --- choosing ---------------------------------------------------------------
@@ -63,7 +76,10 @@ class Picker:
         """The chunk to ask of this peer: its suggestion, or a random one of the rarest."""
         wanted = self._ledger.missing & verifiable & peer.on_offer
         if not wanted:
-            return self._pick_late(now, peer)
+            late = not peer.mirror or self._mirrors.may_duplicate(now, peer)
+            return self._pick_late(now, peer) if late else None
+        if peer.mirror:
+            return self._mirrors.pick(now, peer, wanted)
         while peer.suggested:
             chunk = peer.suggested.pop(0)
             if wanted >> chunk & 1:

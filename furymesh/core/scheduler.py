@@ -24,7 +24,7 @@ from furymesh.core.errors import IllegalStateError
 from furymesh.core.geometry import Geometry
 from furymesh.core.ledger import Ledger
 from furymesh.core.pacing import Pace
-from furymesh.core.peer_state import BUSY_GRACE, PeerState
+from furymesh.core.peer_state import BUSY_GRACE, MIRROR_REQUESTS, PeerState
 from furymesh.core.picker import Picker
 
 # Chunks of a peer that may be owed or unverified until one of it was good: what a liar
@@ -73,7 +73,9 @@ class Scheduler:
         have: int = 0,
         skipped: int = 0,
         max_senders: int = UNLIMITED,
+        me: bytes = b"",
     ) -> None:
+        """`me` is the key under which the other ends know this one."""
         self.max_senders = max_senders  # at least one; may be changed at any time
         self.limited = False  # our own limit sets the rate: no peer would be faster
         self.ledger = Ledger(geometry, have, skipped)
@@ -82,7 +84,7 @@ class Scheduler:
         self._rng = rng
         self._peers: dict[int, PeerState] = {}
         self._debts = Debts(self.ledger)
-        self._picker = Picker(self.ledger, self._debts, rng)
+        self._picker = Picker(self.ledger, self._debts, rng, self._peers, me)
         self._yielding: PeerState | None = None  # the one that is asked for no more
         self._paused = False
         self._now = 0.0  # of the last event that came with a time
@@ -115,10 +117,10 @@ class Scheduler:
 
     # --- events -----------------------------------------------------------------
 
-    def peer_joined(self, now: float, peer: int) -> None:
+    def peer_joined(self, now: float, peer: int, key: bytes = b"", *, mirror: bool = False) -> None:
         if peer in self._peers:
             raise IllegalStateError(f"peer {peer} joined twice")
-        self._peers[peer] = PeerState(peer, Pace(now), heard=now)
+        self._peers[peer] = PeerState(peer, Pace(now), key, mirror, needed_until=now, heard=now)
 
     def peer_left(self, now: float, peer: int) -> list[Action]:
         state = self._peers.pop(peer)
@@ -343,5 +345,6 @@ class Scheduler:
             return False
         if self._paused or state is self._yielding or not state.may_be_asked(now):
             return False
-        most = MAX_REQUESTS if state.proven else UNPROVEN_CHUNKS - state.unverified
-        return len(state.owed) < most
+        if not state.proven:
+            return len(state.owed) + state.unverified < UNPROVEN_CHUNKS
+        return len(state.owed) < (MIRROR_REQUESTS if state.mirror else MAX_REQUESTS)

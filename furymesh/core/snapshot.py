@@ -76,6 +76,8 @@ class ResumeMeta:
     trackers: tuple[str, ...] = field(default=(), repr=False)  # of the link; see `Tracker`
     nodes: tuple[str, ...] = ()  # node ids of the link
     private: bool = False
+    mirrors: tuple[str, ...] = field(default=(), repr=False)  # of the link; see `Mirror`
+    own_mirrors: tuple[str, ...] = field(default=(), repr=False)  # named by the user himself
 
     @property
     def chunk_count(self) -> int:
@@ -194,10 +196,13 @@ def _encode_meta(meta: ResumeMeta) -> bytes:
         "executable": meta.executable,
         "detached": meta.detached,
     }
-    if meta.trackers:
-        record["trackers"] = list(meta.trackers)
-    if meta.nodes:
-        record["nodes"] = list(meta.nodes)
+    listed = {
+        "trackers": meta.trackers,
+        "nodes": meta.nodes,
+        "mirrors": meta.mirrors,
+        "own_mirrors": meta.own_mirrors,
+    }
+    record |= {name: list(texts) for name, texts in listed.items() if texts}
     if meta.private:
         record["private"] = True
     # ASCII escapes carry names that are not valid UTF-8 through unharmed.
@@ -225,9 +230,11 @@ def _decode_meta(raw: bytes) -> ResumeMeta:
             part_inode=fields.count("part_inode", MAX_INODE),
             executable=fields.flag("executable"),
             detached=fields.flag("detached"),
-            trackers=fields.texts("trackers") if fields.has("trackers") else (),
-            nodes=fields.texts("nodes") if fields.has("nodes") else (),
+            trackers=fields.optional_texts("trackers"),
+            nodes=fields.optional_texts("nodes"),
             private=fields.has("private") and fields.flag("private"),
+            mirrors=fields.optional_texts("mirrors"),
+            own_mirrors=fields.optional_texts("own_mirrors"),
         )
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         # The cause may quote the content key, so it is not chained.
@@ -264,6 +271,9 @@ class _Fields:
         if not all(isinstance(value, str) for value in values):
             raise TypeError(name)
         return tuple(values)
+
+    def optional_texts(self, name: str) -> tuple[str, ...]:
+        return self.texts(name) if self.has(name) else ()
 
     def flag(self, name: str) -> bool:
         value: bool = self._get(name, bool)

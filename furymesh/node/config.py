@@ -175,6 +175,7 @@ class TransferConfig(_Section):
     timeout: Seconds = 60.0
     max_upload: RateText | None = None
     max_download: RateText | None = None
+    private_mirrors: bool = False
 
 
 class EncryptionConfig(_Section):

@@ -15,7 +15,7 @@ import trio
 
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, NodeId, resolve_prefix
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Mirror
 from furymesh.net.identity import load_or_create, stored_node_id
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
@@ -43,6 +43,7 @@ async def get(
     *,
     output: Path | None = None,
     peers: Sequence[Address] = (),
+    mirrors: Sequence[Mirror] = (),
     only_nodes: Sequence[NodeId] = (),
     overwrite: bool = False,
     sha256: str | None = None,
@@ -56,6 +57,7 @@ async def get(
 ) -> Result:
     """Download a share from all peers at once, resuming what is there already.
 
+    `mirrors` are used besides those of the link, and may be at private addresses.
     `timeout` is how long to go without a useful byte before giving up. With
     `seed` the finished content is shared, `on_complete` is called, and the
     function serves until it is cancelled. `passphrase` opens this node's keys
@@ -80,11 +82,12 @@ async def get(
         passphrase=passphrase,
     ) as runtime:
         link = await trio.to_thread.run_sync(with_hints, link, config)
-        order = Order.of(link, output=output, overwrite=overwrite)
+        order = Order.of(link, output=output, overwrite=overwrite, own_mirrors=tuple(mirrors))
         terms = Terms(
             timeout=config.transfer.timeout if timeout is None else timeout,
             only_nodes=frozenset(only_nodes),
             sha256=sha256,
+            private_mirrors=config.transfer.private_mirrors,
         )
         tell = on_event or (lambda event: None)
         runtime.swarm.report = lambda problem: tell(Note(problem))
@@ -108,6 +111,7 @@ async def resume(
     *,
     output: Path | None = None,
     peers: Sequence[Address] = (),
+    mirrors: Sequence[Mirror] = (),
     only_nodes: Sequence[NodeId] = (),
     timeout: float | None = None,
     max_upload: float | None = None,
@@ -129,6 +133,7 @@ async def resume(
         config,
         output=output,
         peers=peers,
+        mirrors=mirrors,
         only_nodes=only_nodes,
         timeout=timeout,
         max_upload=max_upload,
@@ -144,6 +149,7 @@ async def detach(
     *,
     output: Path | None = None,
     peers: Sequence[Address] = (),
+    mirrors: Sequence[Mirror] = (),
     overwrite: bool = False,
     sha256: str | None = None,
 ) -> None:
@@ -156,7 +162,7 @@ async def detach(
     if sha256 is not None:
         checked_sha256(sha256)
     where = Path.cwd() / (output or "")
-    order = DetachedOrder(link, where, tuple(peers), overwrite, sha256)
+    order = DetachedOrder(link, where, tuple(peers), overwrite, sha256, tuple(mirrors))
     await call(config.api.socket, "POST", "/v1/downloads", order.encode())
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from furymesh.core.errors import FuryMeshError, UsageError
 from furymesh.core.ids import FileId
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Mirror
 from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection, as_field, content_key_of, from_field
 from furymesh.core.sealing import KEY_SIZE
@@ -42,6 +42,7 @@ class DetachedOrder:
     peers: tuple[Address, ...] = ()
     overwrite: bool = False
     sha256: str | None = None
+    mirrors: tuple[Mirror, ...] = ()  # named by the user, besides those of the link
 
     def encode(self) -> dict[str, Any]:
         return {
@@ -50,6 +51,7 @@ class DetachedOrder:
             "peers": [str(peer) for peer in self.peers],
             "overwrite": self.overwrite,
             "sha256": self.sha256,
+            "mirrors": [str(mirror) for mirror in self.mirrors],
         }
 
     @classmethod
@@ -58,15 +60,16 @@ class DetachedOrder:
         try:
             output = value.get("output")
             sha256 = value.get("sha256")
-            peers = value.get("peers", [])
-            if not isinstance(peers, list):
-                raise TypeError("its peers are not a list")
+            peers, mirrors = value.get("peers", []), value.get("mirrors", [])
+            if not isinstance(peers, list) or not isinstance(mirrors, list):
+                raise TypeError("its peers or mirrors are not a list")
             return cls(
                 Link.parse(_text(value["link"], "link")),
                 _usable_path(output) if output else None,
                 tuple(Address.parse(_text(peer, "peer")) for peer in peers),
                 bool(value.get("overwrite", False)),
                 checked_sha256(_text(sha256, "sha256")) if sha256 else None,
+                tuple(Mirror.parse(_text(mirror, "mirror")) for mirror in mirrors),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"malformed order: {error}") from None

@@ -7,7 +7,6 @@ here, in one nursery, and ends with it. Both ``furymesh node`` and a one-off
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -17,10 +16,9 @@ from functools import partial
 
 import trio
 
-from furymesh.core.errors import EnvironmentFault, FuryMeshError, LocalDataError
+from furymesh.core.errors import EnvironmentFault, FuryMeshError
 from furymesh.core.ids import FileId, NodeId, parse_node_id
 from furymesh.core.link import Address, Link
-from furymesh.core.paths import shown
 from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
 from furymesh.net.connect import Endpoint, listen
@@ -40,10 +38,11 @@ from furymesh.node.passphrase import opened_protection
 from furymesh.node.secret_file import read_psk
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.content import Content
 from furymesh.storage.finished import adopt
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.scan import Facts
-from furymesh.storage.sharing import open_share
+from furymesh.storage.sharing import manifest_of, open_share
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Event, Result
 from furymesh.swarm.share import Share
@@ -144,6 +143,16 @@ class Runtime:
             self._listed[result.file_id] = entry
             self.discovery.announce(entry.file_id, entry.trackers)
 
+    def has(self, file_id: FileId) -> bool:
+        """Whether a share is here or on its way in, and not at mirrors alone."""
+        share = self.swarm.shares.get(file_id)
+        return share is not None and (share.fetcher is not None or share.source is not None)
+
+    def make_way(self, file_id: FileId) -> None:
+        """Leave a share whose content is at mirrors alone, so that it can be downloaded."""
+        if file_id in self.swarm.shares and not self.has(file_id):
+            self._withdraw(file_id)
+
     def _served(self, file_id: FileId) -> bool:
         """Whether a share is here whole, and not on its way in."""
         share = self.swarm.shares.get(file_id)
@@ -151,13 +160,15 @@ class Runtime:
 
     async def _serve(self, entry: CatalogEntry) -> None:
         """Take part in a share, or go on with one as its entry says now."""
-        manifest, content = await trio.to_thread.run_sync(open_share, self.catalog, entry)
-        if not os.path.exists(entry.path):
-            content.close()
-            raise LocalDataError(f"{shown(str(entry.path))} is gone: unshare it, or put it back")
+        content: Content | None = None
+        if entry.path is None:
+            manifest = await trio.to_thread.run_sync(manifest_of, self.catalog, entry)
+        else:
+            manifest, content = await trio.to_thread.run_sync(open_share, self.catalog, entry)
         share = self.swarm.shares.get(entry.file_id)
         if share is not None and share.fetcher is not None:
-            content.close()  # a download of it has begun meanwhile
+            if content is not None:
+                content.close()  # a download of it has begun meanwhile
             return
         fresh = share is None
         if share is None:
@@ -170,7 +181,8 @@ class Runtime:
         else:
             self.swarm.advertise(share)
         stale = share.source
-        share.serve(manifest, manifest.header.geometry.all_chunks, content)
+        have = manifest.header.geometry.all_chunks if content is not None else 0
+        share.serve(manifest, have, content)
         if stale is not None:
             stale.close()
         self.discovery.announce(entry.file_id, entry.trackers)

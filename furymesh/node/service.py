@@ -187,7 +187,8 @@ class Node:
         file_id = order.link.file_id
         name = shown(order.link.name or file_id.hex()[:16])
         try:
-            while file_id not in self.runtime.swarm.shares:
+            while not self.runtime.has(file_id):
+                self.runtime.make_way(file_id)
                 try:
                     return await self._download(order)
                 except UnavailableError as error:
@@ -207,8 +208,18 @@ class Node:
         """Fetch and publish what was ordered, then share it from now on."""
         link = await trio.to_thread.run_sync(with_hints, order.link, self.config)
         download = self.runtime.download(
-            Order.of(link, output=order.output, overwrite=order.overwrite, detached=True),
-            Terms(timeout=PATIENCE, sha256=order.sha256),
+            Order.of(
+                link,
+                output=order.output,
+                overwrite=order.overwrite,
+                detached=True,
+                own_mirrors=order.mirrors,
+            ),
+            Terms(
+                timeout=PATIENCE,
+                sha256=order.sha256,
+                private_mirrors=self.config.transfer.private_mirrors,
+            ),
             self._on_event,
         )
         self._downloads[link.file_id] = download

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -18,22 +19,28 @@ from furymesh.core.errors import FuryMeshError, NotFoundError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
-from furymesh.core.link import Address, Link, Tracker
+from furymesh.core.link import Address, Link, Mirror, Tracker
 from furymesh.core.protection import Protection
 from furymesh.core.sealing import KEY_SIZE
 from furymesh.net.addresses import is_loopback
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.passphrase import opened_protection
+from furymesh.node.surveying import mirror_of, survey
 from furymesh.node.verify import ChunkProgress
 from furymesh.storage.catalog import Catalog, CatalogEntry
-from furymesh.storage.files import make_private_directory
-from furymesh.storage.sharing import create_share
+from furymesh.storage.files import atomic_write, make_private_directory
+from furymesh.storage.manifests import encode_manifest
+from furymesh.storage.sharing import Share as Made
+from furymesh.storage.sharing import create_share, record_remote
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A share that was just made; `served` tells that a running node has it now."""
+    """A share that was just made; `served` tells that a running node has it now.
+
+    Without a `path` its content is at the mirrors in its link alone.
+    """
 
     file_id: FileId
     link: Link
@@ -42,11 +49,16 @@ class Shared:
     chunks: int
     chunk_size: int
     hash: str
-    path: Path
+    path: Path | None
     encrypted: bool
     cached: bool
     served: bool
     skipped: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the content is, for people."""
+        return _place(self.path, self.link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +69,16 @@ class SharedItem:
     name: str
     size: int
     chunks: int
-    path: Path
+    path: Path | None
     encrypted: bool
     private: bool
     link: Link
     locked: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where the content is, for people."""
+        return _place(self.path, self.link)
 
 
 async def share(
@@ -74,69 +91,69 @@ async def share(
     encrypt: bool | None = None,
     private: bool = False,
     trackers: Sequence[Tracker] = (),
+    mirrors: Sequence[Mirror] = (),
+    manifest_out: Path | None = None,
     progress: ChunkProgress | None = None,
     passphrase: str | None = None,
 ) -> Shared:
     """Hash a file or folder, put it into the catalog and return its link.
 
+    A `path` may be the URL of a file, https, http or sftp: it is read once and not kept,
+    and its server is the first mirror in the link.
+
     Hashing is skipped if the content is unchanged since it was last shared.
     `progress(done, total)` is called from a worker thread with bytes. A node
     that runs in the same data directory serves the share at once. `trackers` go
-    into the link: there it is announced, even if it is private.
+    into the link: there it is announced, even if it is private. So do `mirrors`,
+    URLs of the file, or of the folder with all the files. `manifest_out` gets the
+    manifest, to be put beside them, under the mirror's name and `.furymesh`.
 
     Raises NotFoundError, UsageError, SourceChangedError, EnvironmentFault; for an
-    encrypted share, whose key is kept here, PassphraseNeededError, PassphraseError.
+    encrypted share, whose key is kept here, PassphraseNeededError, PassphraseError;
+    for a URL PeerError, UnavailableError.
     """
     config = config or load_config(None, None)
     make_private_directory(config.data_dir)
     sealed = config.encryption.encrypt_by_default if encrypt is None else encrypt
+    hashing = HashAlgorithm.from_label(algorithm or config.encryption.default_hash)
+    key = os.urandom(KEY_SIZE) if sealed else None
+    tell = progress or (lambda done, total: None)
     stop = threading.Event()
-    total = _size_of(Path(path))
-    done = 0
+    remote = mirror_of(path)
+    make: Callable[..., Made]
+    if remote is None:
+        make = partial(
+            create_share,
+            Path(path),
+            algorithm=hashing,
+            progress=_adding_up(tell, _size_of(Path(path))),
+            cancelled=stop.is_set,
+            chunk_size=chunk_size,
+            sealed_key=key,
+            name=name,
+        )
+    else:
+        manifest, size = await survey(remote, hashing, chunk_size, key, tell)
+        mirrors = tuple(dict.fromkeys((remote, *mirrors)))
+        name = name or remote.name
+        make = partial(record_remote, manifest, name=name, size=size, key=key)
 
-    def report(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(min(done, total), total)
+    def make_in(catalog: Catalog) -> Shared:
+        made = make(
+            catalog=catalog, private=private, trackers=tuple(trackers), mirrors=tuple(mirrors)
+        )
+        if manifest_out is not None:
+            atomic_write(manifest_out.absolute(), encode_manifest(made.manifest), 0o644)
+        return _told(made)
 
-    def make() -> Shared:
+    def work() -> Shared:
         if not sealed:
             return make_in(Catalog(config.data_dir))
         with opened_protection(config, passphrase) as protection:
             return make_in(Catalog(config.data_dir, protection))
 
-    def make_in(catalog: Catalog) -> Shared:
-        made = create_share(
-            Path(path),
-            catalog=catalog,
-            algorithm=HashAlgorithm.from_label(algorithm or config.encryption.default_hash),
-            progress=report,
-            cancelled=stop.is_set,
-            chunk_size=chunk_size,
-            sealed_key=os.urandom(KEY_SIZE) if sealed else None,
-            name=name,
-            private=private,
-            trackers=tuple(trackers),
-        )
-        geometry = made.manifest.header.geometry
-        return Shared(
-            made.file_id,
-            made.link(),
-            made.name,
-            made.size,
-            geometry.chunk_count,
-            geometry.chunk_size,
-            made.manifest.header.algorithm.label,
-            made.path,
-            made.key is not None,
-            made.cached,
-            served=False,
-            skipped=made.skipped,
-        )
-
     try:
-        shared = await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+        shared = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
     finally:
         stop.set()
     status = await _tell_node(config)
@@ -178,6 +195,40 @@ async def unshare(text: str, config: Config | None = None) -> SharedItem:
 
 
 # --- helpers ------------------------------------------------------------------------
+
+
+def _place(path: Path | None, link: Link) -> str:
+    return str(path) if path else link.mirrors[0].place
+
+
+def _adding_up(tell: ChunkProgress, total: int) -> Callable[[int], None]:
+    """Takes how many bytes more were hashed, and tells how many are."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(min(done, total), total)
+
+    return report
+
+
+def _told(made: Made) -> Shared:
+    geometry = made.manifest.header.geometry
+    return Shared(
+        made.file_id,
+        made.link(),
+        made.name,
+        made.size,
+        geometry.chunk_count,
+        geometry.chunk_size,
+        made.manifest.header.algorithm.label,
+        made.path,
+        made.key is not None,
+        made.cached,
+        served=False,
+        skipped=made.skipped,
+    )
 
 
 def _listed(config: Config, protection: Protection | None) -> list[SharedItem]:

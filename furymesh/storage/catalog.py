@@ -25,7 +25,14 @@ from furymesh.core.errors import (
 )
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, NodeId, node_id_text, parse_file_id, parse_node_id
-from furymesh.core.link import MAX_LINK_PEERS, MAX_LINK_TRACKERS, Link, Tracker
+from furymesh.core.link import (
+    MAX_LINK_MIRRORS,
+    MAX_LINK_PEERS,
+    MAX_LINK_TRACKERS,
+    Link,
+    Mirror,
+    Tracker,
+)
 from furymesh.core.manifest import Header, Kind, Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.protection import (
@@ -65,11 +72,12 @@ class CatalogEntry:
     `key` is the content key if the share is encrypted; `private` shares are
     announced nowhere but at `trackers`, those of its link, which names `nodes`, too;
     `added_at` is in seconds since the epoch. A `locked` entry has a key that is sealed
-    and was not opened: `key` is None.
+    and was not opened: `key` is None. Without a `path` the content is at the `mirrors`
+    alone.
     """
 
     file_id: FileId
-    path: Path
+    path: Path | None
     name: str
     size: int
     facts: tuple[Facts, ...] = field(repr=False)
@@ -80,6 +88,12 @@ class CatalogEntry:
     locked: bool = False
     trackers: tuple[Tracker, ...] = ()
     nodes: tuple[NodeId, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()  # of its link
+
+    @property
+    def place(self) -> str:
+        """Where the content is, for people."""
+        return str(self.path) if self.path else self.mirrors[0].place
 
     @property
     def sealer(self) -> Sealer | None:
@@ -95,6 +109,7 @@ class CatalogEntry:
             trackers=self.trackers,
             nodes=self.nodes,
             private=self.private,
+            mirrors=self.mirrors,
         )
 
 
@@ -237,9 +252,9 @@ def _same_tree(entry: CatalogEntry, manifest: Manifest, scan: Scan) -> bool:
 
 def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
     key = entry.key and protection.protect(content_key_of(entry.file_id), entry.key)
-    fields = {
+    fields: dict[str, object] = {
         "file_id": entry.file_id.hex(),
-        "path": str(entry.path),
+        "path": str(entry.path) if entry.path else None,
         "name": entry.name,
         "size": entry.size,
         "key": as_field(key) if key else None,
@@ -250,6 +265,8 @@ def _encode(entry: CatalogEntry, protection: Protection) -> bytes:
     }
     if entry.trackers:
         fields["trackers"] = list(map(str, entry.trackers))
+    if entry.mirrors:
+        fields["mirrors"] = list(map(str, entry.mirrors))
     if entry.nodes:
         fields["nodes"] = list(map(node_id_text, entry.nodes))
     return checked_json.encode(fields)
@@ -265,10 +282,11 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
         raise ValueError("it is of another version")
     if fields["file_id"] != file_id.hex():
         raise ValueError("it is of another share")
-    path, name = _typed(fields["path"], str), _typed(fields["name"], str)
-    # fsencode raises ValueError for what no path can hold.
-    if not path.startswith("/") or b"\0" in os.fsencode(path) or name != safe_name(name, ""):
-        raise ValueError("its path or its name is malformed")
+    name = _typed(fields["name"], str)
+    if name != safe_name(name, ""):
+        raise ValueError("its name is malformed")
+    mirrors = _parsed(fields, "mirrors", Mirror.parse, MAX_LINK_MIRRORS)
+    path = _path(fields["path"]) if fields["path"] is not None or not mirrors else None
     size = _typed(fields["size"], int)
     stored = None if fields["key"] is None else _key(_typed(fields["key"], str))
     locked = stored is not None and protection is None and is_sealed(stored)
@@ -280,7 +298,7 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
         raise ValueError("its size or its time is impossible")
     return CatalogEntry(
         file_id=file_id,
-        path=Path(path),
+        path=path,
         name=name,
         size=size,
         facts=tuple(
@@ -293,7 +311,16 @@ def _decode(raw: bytes, file_id: FileId, protection: Protection | None) -> Catal
         locked=locked,
         trackers=_parsed(fields, "trackers", Tracker.parse, MAX_LINK_TRACKERS),
         nodes=_parsed(fields, "nodes", parse_node_id, MAX_LINK_PEERS),
+        mirrors=mirrors,
     )
+
+
+def _path(value: Any) -> Path:
+    path = _typed(value, str)
+    # fsencode raises ValueError for what no path can hold.
+    if not path.startswith("/") or b"\0" in os.fsencode(path):
+        raise ValueError("its path is malformed")
+    return Path(path)
 
 
 def _parsed(

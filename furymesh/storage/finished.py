@@ -47,6 +47,7 @@ def adopt(
         added_at=time.time(),
         trackers=link.trackers,
         nodes=link.nodes,
+        mirrors=link.mirrors,
     )
     catalog.add(entry, manifest)
     return entry

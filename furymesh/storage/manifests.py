@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from furymesh.core.errors import InvalidManifestError, UsageError
-from furymesh.core.geometry import PAGE_SIZE
+from furymesh.core.geometry import DIGEST_SIZE, PAGE_SIZE
 from furymesh.core.ids import FileId, parse_file_id
 from furymesh.core.manifest import MAX_HEADER_SIZE, Header, Manifest
 from furymesh.storage.files import (
@@ -28,6 +28,7 @@ from furymesh.storage.files import (
 DIRECTORY = "manifests"
 
 _LENGTH = struct.Struct(">I")
+HEAD_SIZE = _LENGTH.size + MAX_HEADER_SIZE  # bytes in which the header is
 
 
 class ManifestStore:
@@ -38,13 +39,8 @@ class ManifestStore:
 
     def save(self, manifest: Manifest) -> None:
         """Store a manifest with the pages it has, replacing what is there; durable."""
-        header = manifest.header_bytes
-        out = bytearray(_LENGTH.pack(len(header)) + header)
-        for page in range(manifest.header.page_count):
-            here = not manifest.missing_pages >> page & 1
-            out += manifest.page(page) if here else bytes(manifest.header.page_size(page))
         make_private_directory(self._directory)
-        atomic_write(self._path(manifest.file_id), bytes(out))
+        atomic_write(self._path(manifest.file_id), encode_manifest(manifest))
 
     def save_page(self, manifest: Manifest, page: int) -> None:
         """Store one page that has just arrived; `save` must have been called before.
@@ -72,7 +68,7 @@ class ManifestStore:
         with translating(path, "read"):
             try:
                 with open(open_plain(path, os.O_RDONLY), "rb") as file:
-                    return _read(file, file_id)
+                    return read_manifest(file, file_id)
             except (FileNotFoundError, InvalidManifestError):
                 return None
 
@@ -99,7 +95,24 @@ class ManifestStore:
         return self._directory / file_id.hex()
 
 
-def _read(file: BinaryIO, file_id: FileId) -> Manifest:
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of the file; pages that are missing are zeros."""
+    header = manifest.header_bytes
+    out = bytearray(_LENGTH.pack(len(header)) + header)
+    for page in range(manifest.header.page_count):
+        here = not manifest.missing_pages >> page & 1
+        out += manifest.page(page) if here else bytes(manifest.header.page_size(page))
+    return bytes(out)
+
+
+def file_size(header: Header) -> int:
+    """Bytes of the file of a manifest."""
+    digests = header.geometry.chunk_count * DIGEST_SIZE
+    return _LENGTH.size + len(header.encode()) + header.table_size + digests
+
+
+def read_manifest(file: BinaryIO, file_id: FileId) -> Manifest:
+    """The manifest in a file, without pages that do not match; raises InvalidManifestError."""
     length = int.from_bytes(file.read(_LENGTH.size), "big")
     manifest = Manifest(file.read(min(length, MAX_HEADER_SIZE)), file_id)
     for page in range(manifest.header.page_count):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from furymesh.core.ids import FileId, NodeId
-from furymesh.core.link import Link, Tracker
+from furymesh.core.link import Link, Mirror, Tracker
 from furymesh.core.protection import PLAIN, Protection
 
 
@@ -23,10 +23,18 @@ class Order:
     trackers: tuple[Tracker, ...] = ()  # of the link
     nodes: tuple[NodeId, ...] = ()  # whom it names, wherever they are
     private: bool = False  # as the link says
+    mirrors: tuple[Mirror, ...] = ()  # of the link
+    own_mirrors: tuple[Mirror, ...] = ()  # named by the user himself
 
     @classmethod
     def of(
-        cls, link: Link, *, output: Path | None, overwrite: bool, detached: bool = False
+        cls,
+        link: Link,
+        *,
+        output: Path | None,
+        overwrite: bool,
+        detached: bool = False,
+        own_mirrors: tuple[Mirror, ...] = (),
     ) -> Order:
         """What a link asks for."""
         return cls(
@@ -39,6 +47,8 @@ class Order:
             link.trackers,
             tuple(sorted(link.node_ids)),
             link.private,
+            link.mirrors,
+            own_mirrors,
         )
 
 

@@ -1,7 +1,8 @@
-"""Making a share: look, hash, look again, record."""
+"""Making a share: look, hash, look again, record; or only record what is elsewhere."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from furymesh.core.errors import LocalDataError, SourceChangedError
 from furymesh.core.geometry import Geometry, default_chunk_size
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId
-from furymesh.core.link import Address, Link, Tracker
+from furymesh.core.link import Address, Link, Mirror, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer, cipher_size
@@ -29,24 +30,34 @@ FALLBACK_NAME = "download"
 class Share:
     """What `create_share` made or found; `size` is in plain bytes.
 
-    `skipped` are paths that a share does not carry: links, pipes, devices.
+    `skipped` are paths that a share does not carry: links, pipes, devices. Without a
+    `path` the content is at the `mirrors` alone.
     """
 
     file_id: FileId
     manifest: Manifest = field(repr=False)
     name: str
     size: int
-    path: Path
+    path: Path | None
     key: bytes | None = field(repr=False)
     executable: bool
     cached: bool
     skipped: tuple[str, ...] = ()
     trackers: tuple[Tracker, ...] = ()
     private: bool = False
+    mirrors: tuple[Mirror, ...] = ()
 
     def link(self, peers: tuple[Address, ...] = ()) -> Link:
         """The link to pass on."""
-        return Link(self.file_id, self.name, peers, self.key, self.trackers, private=self.private)
+        return Link(
+            self.file_id,
+            self.name,
+            peers,
+            self.key,
+            self.trackers,
+            private=self.private,
+            mirrors=self.mirrors,
+        )
 
 
 def create_share(
@@ -61,6 +72,7 @@ def create_share(
     name: str | None = None,
     private: bool = False,
     trackers: tuple[Tracker, ...] = (),
+    mirrors: tuple[Mirror, ...] = (),
 ) -> Share:
     """Put a file or folder into the catalog, hashing it unless that was done before.
 
@@ -92,36 +104,84 @@ def create_share(
         executable=found.executable,
         added_at=time.time(),
         trackers=trackers,
+        mirrors=mirrors,
     )
     catalog.add(entry, manifest)
+    return _shared(entry, manifest, cached=hit is not None, skipped=found.skipped)
+
+
+def record_remote(
+    manifest: Manifest,
+    *,
+    catalog: Catalog,
+    name: str,
+    size: int,
+    key: bytes | None,
+    private: bool,
+    trackers: tuple[Tracker, ...],
+    mirrors: tuple[Mirror, ...],
+) -> Share:
+    """Put a file of `size` plain bytes that is at mirrors alone into the catalog.
+
+    Raises EnvironmentFault.
+    """
+    entry = CatalogEntry(
+        file_id=manifest.file_id,
+        path=None,
+        name=safe_name(name, FALLBACK_NAME),
+        size=size,
+        facts=(),
+        key=key,
+        private=private,
+        executable=False,
+        added_at=time.time(),
+        trackers=trackers,
+        mirrors=mirrors,
+    )
+    catalog.add(entry, manifest)
+    return _shared(entry, manifest)
+
+
+def _shared(
+    entry: CatalogEntry, manifest: Manifest, *, cached: bool = False, skipped: tuple[str, ...] = ()
+) -> Share:
     return Share(
         entry.file_id,
         manifest,
         entry.name,
-        plain,
+        entry.size,
         entry.path,
-        sealed_key,
+        entry.key,
         entry.executable,
-        hit is not None,
-        found.skipped,
-        trackers,
-        private,
+        cached,
+        skipped,
+        entry.trackers,
+        entry.private,
+        entry.mirrors,
     )
 
 
-def open_share(catalog: Catalog, entry: CatalogEntry) -> tuple[Manifest, Content]:
-    """The manifest of a share and its content, ready to serve; close the content.
-
-    Raises LocalDataError if the manifest is not whole, EnvironmentFault.
-    """
+def manifest_of(catalog: Catalog, entry: CatalogEntry) -> Manifest:
+    """The manifest of a share; raises LocalDataError if it is not whole, EnvironmentFault."""
     manifest = catalog.manifests.load(entry.file_id)
     if manifest is None or not manifest.complete:
-        raise LocalDataError(f"the manifest of {shown(str(entry.path))} is damaged: share it again")
+        raise LocalDataError(f"the manifest of {shown(entry.place)} is damaged: share it again")
+    return manifest
+
+
+def open_share(catalog: Catalog, entry: CatalogEntry) -> tuple[Manifest, Content]:
+    """The manifest of a share that is here and its content, ready to serve; close the content.
+
+    Raises LocalDataError if the manifest is not whole or the content gone, EnvironmentFault.
+    """
+    assert entry.path is not None  # what is at mirrors alone has a manifest and no more
+    what = shown(entry.place)
+    manifest = manifest_of(catalog, entry)
     layout, sealer = layout_on_disk(manifest, entry.key)
     if len(layout.files) != len(entry.facts):
-        raise LocalDataError(
-            f"the catalog entry of {shown(str(entry.path))} is damaged: share it again"
-        )
+        raise LocalDataError(f"the catalog entry of {what} is damaged: share it again")
+    if not os.path.exists(entry.path):
+        raise LocalDataError(f"{what} is gone: unshare it, or put it back")
     geometry = manifest.header.geometry
     return manifest, Content(
         entry.path, layout, geometry, sealer, entry.facts, matches=manifest.matches

@@ -22,7 +22,7 @@ from furymesh.core.errors import (
 from furymesh.core.geometry import Geometry
 from furymesh.core.ids import node_id_text
 from furymesh.core.layout import Layout
-from furymesh.core.link import Address
+from furymesh.core.link import MAX_LINK_MIRRORS, Address, Mirror
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import shown
 from furymesh.core.protection import content_key_of
@@ -60,8 +60,13 @@ class Workspace:
         self.executable = False
         self.private = order.private
         self.sealed = False  # ciphertext is kept
-        self._sealer: Sealer | None = None
+        self.sealer: Sealer | None = None  # seals and opens chunks, given the key
         self.known_peers: tuple[str, ...] = ()
+        # Each with whether the user named it himself; such may be at private addresses.
+        self.mirrors: dict[Mirror, bool] = {
+            **dict.fromkeys(order.mirrors, False),
+            **dict.fromkeys(order.own_mirrors, True),
+        }
         self.facts: tuple[Facts, ...] | None = None  # of the published files
         self._manifests = ManifestStore(settings.data_dir)
         self._stored: ResumeMeta | None = None
@@ -98,9 +103,18 @@ class Workspace:
             self.executable = stored.executable
             self.private = self.private or stored.private
             self.known_peers = tuple(filter(_is_address, stored.peers))
+            for text in stored.own_mirrors[:MAX_LINK_MIRRORS]:
+                self._recall_mirror(text, own=True)
+            for text in stored.mirrors[:MAX_LINK_MIRRORS]:
+                self._recall_mirror(text, own=False)
             if self.manifest is None and stored.header is not None:
                 with contextlib.suppress(InvalidManifestError):
                     self.manifest = Manifest(stored.header, file_id)
+
+    def _recall_mirror(self, text: str, *, own: bool) -> None:
+        with contextlib.suppress(UsageError):
+            mirror = Mirror.parse(text)
+            self.mirrors[mirror] = own or self.mirrors.get(mirror, False)
 
     def remember_header(self, manifest: Manifest) -> None:
         """Keep a manifest, with the pages it has so far."""
@@ -121,7 +135,7 @@ class Workspace:
         manifest = self.manifest
         assert manifest is not None
         geometry = manifest.header.geometry
-        self.layout, self._sealer = layout_on_disk(manifest, self.key)
+        self.layout, self.sealer = layout_on_disk(manifest, self.key)
         self.sealed = manifest.header.sealed and self.key is None
         self._match(geometry)
         self.final = final_path(self.order, self.settings, self._stored, hint, sealed=self.sealed)
@@ -136,7 +150,7 @@ class Workspace:
             part,
             self.layout,
             geometry,
-            self._sealer,
+            self.sealer,
             create=True,
             unsynced=volatile,
             reserve=self.settings.reserve,
@@ -156,7 +170,7 @@ class Workspace:
             path,
             self.layout,
             manifest.header.geometry,
-            self._sealer,
+            self.sealer,
             self.facts,
             matches=manifest.matches,
         )
@@ -219,7 +233,7 @@ class Workspace:
                 resume.close()
                 self.resume = None
             return 0, 0
-        gone = missing_chunks(part, self.layout, geometry, sealed=self._sealer is not None)
+        gone = missing_chunks(part, self.layout, geometry, sealed=self.sealer is not None)
         if resume is None or resume.meta.chunks_total is None:
             return 0, everything & ~gone
         if gone & (resume.have | resume.doubtful):
@@ -265,6 +279,8 @@ class Workspace:
         }
         if self.order.trackers:
             facts["trackers"] = tuple(map(str, self.order.trackers))
+        for name, own in (("mirrors", False), ("own_mirrors", True)):
+            facts[name] = tuple(str(mirror) for mirror, of in self.mirrors.items() if of is own)
         if self.order.nodes:
             facts["nodes"] = tuple(map(node_id_text, self.order.nodes))
         if self.resume is None:

@@ -2,7 +2,7 @@
 
 Always true:
 
-* a member sends one chunk at a time, piece after piece in order;
+* a sender sends one chunk at a time, piece after piece in order;
 * a slab is lent to one arrival, and goes back to the pool only when no link
   can still write into it: a link in the middle of a piece for it is diverted
   first, and a link in the middle of another piece is left alone;
@@ -29,7 +29,7 @@ from furymesh.core.manifest import Manifest
 from furymesh.net.buffers import SlabPool, Slabs
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
-from furymesh.swarm.member import Member
+from furymesh.swarm.member import Sender
 from furymesh.wire import messages as m
 
 STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over memory
@@ -37,9 +37,9 @@ STORE_THREADS = 2  # hash and pwrite release the GIL; more would only fight over
 
 @dataclass(slots=True)
 class Arrival:
-    """One chunk arriving from one member."""
+    """One chunk arriving from one sender."""
 
-    member: Member
+    sender: Sender
     chunk: int
     slab: memoryview
     received: int = 0
@@ -87,7 +87,7 @@ class Arrivals:
         self._breakdown = trio.Event()
         size = min(self._geometry.chunk_size, max(self._geometry.size, 1))
         self._pool = SlabPool(slabs, size)
-        self._arriving: dict[Member, Arrival] = {}
+        self._arriving: dict[Sender, Arrival] = {}
         self._workers = [_Worker() for _ in range(STORE_THREADS)]
         self._outcomes: deque[tuple[_Worker, Outcome]] = deque()
 
@@ -107,16 +107,16 @@ class Arrivals:
 
     # --- bytes in -----------------------------------------------------------------
 
-    def sink(self, member: Member, data: m.Data) -> memoryview | None:
+    def sink(self, sender: Sender, data: m.Data) -> memoryview | None:
         """The place for a piece that was asked for; None if no slab is free."""
-        arrival = self._arriving.get(member)
+        arrival = self._arriving.get(sender)
         if arrival is None:
             if data.offset:
                 raise ProtocolError("a chunk does not begin at its beginning")
             slab = self._pool.take()
             if slab is None:
                 return None
-            arrival = self._arriving[member] = Arrival(member, data.chunk, slab)
+            arrival = self._arriving[sender] = Arrival(sender, data.chunk, slab)
         end = data.offset + data.length
         if (
             data.chunk != arrival.chunk
@@ -131,42 +131,42 @@ class Arrivals:
         """Wait until a slab may be free."""
         await self._pool.wait()
 
-    def filled(self, member: Member, data: m.Data) -> bool:
+    def filled(self, sender: Sender, data: m.Data) -> bool:
         """A piece is in its sink; False if nobody wants it any more."""
-        arrival = self._arriving.get(member)
+        arrival = self._arriving.get(sender)
         if arrival is None or not arrival.filling or arrival.chunk != data.chunk:
             return False
         arrival.filling = False
         arrival.received += data.length
         return True
 
-    def complete(self, member: Member) -> None:
-        """All bytes of the member's chunk are in: verify and store it."""
+    def complete(self, sender: Sender) -> None:
+        """All bytes of the sender's chunk are in: verify and store it."""
         # The first worker unless it is busier: who is idle stays asleep. One queue for
         # all would wake each of them for every chunk.
         worker = min(self._workers, key=lambda worker: worker.load)
         worker.load += 1
-        worker.queue.put(self._arriving.pop(member))
+        worker.queue.put(self._arriving.pop(sender))
 
-    def cancel(self, member: Member, chunk: int) -> int:
+    def cancel(self, sender: Sender, chunk: int) -> int:
         """Give up the arrival of a chunk; returns the bytes that had come."""
-        return self.left(member) if self.arriving(member) == chunk else 0
+        return self.left(sender) if self.arriving(sender) == chunk else 0
 
-    def arriving(self, member: Member) -> int | None:
-        """The chunk that a member is in the middle of."""
-        arrival = self._arriving.get(member)
+    def arriving(self, sender: Sender) -> int | None:
+        """The chunk that a sender is in the middle of."""
+        arrival = self._arriving.get(sender)
         return arrival.chunk if arrival is not None else None
 
-    def left(self, member: Member) -> int:
-        """Nothing is wanted of the member; returns the bytes that came for nothing.
+    def left(self, sender: Sender) -> int:
+        """Nothing is wanted of the sender; returns the bytes that came for nothing.
 
         Its link may live on, for other shares or until its last word is out.
         """
-        arrival = self._arriving.pop(member, None)
+        arrival = self._arriving.pop(sender, None)
         if arrival is None:
             return 0
         if arrival.filling:
-            member.link.divert()
+            sender.divert()
         self._pool.give(arrival.slab)
         return arrival.received
 

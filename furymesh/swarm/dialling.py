@@ -166,10 +166,12 @@ class Dialler:
                 self._tell(Trouble(trouble))
 
     def _attempts(self) -> tuple[Attempt, ...]:
-        return tuple(
+        mirrors = (Attempt(mirror.place, mirror.state) for mirror in self._share.mirrors)
+        peers = (
             Attempt(str(candidate.address), candidate.outcome)
             for candidate in self._book.candidates(self._share.file_id)
         )
+        return (*mirrors, *peers)
 
     def _looked(self) -> str:
         places = [source.place for source in self._swarm.looking(self._share.file_id)]
@@ -179,7 +181,8 @@ class Dialler:
         seconds = f"{timeout:g} s"
         tried = "; ".join(f"{a.address} ({a.outcome})" for a in self._attempts()[:SHOWN_REASONS])
         if self._share.members:
-            return f"the connected peers sent nothing for {seconds}; progress is kept"
+            mirrors = "".join(f"; {one.place}: {one.state}" for one in self._share.mirrors)
+            return f"the connected peers sent nothing for {seconds}{mirrors}; progress is kept"
         if tried:
             return f"no peer could help within {seconds}; tried {tried}; progress is kept"
         looked = self._looked()

@@ -25,10 +25,12 @@ from furymesh.storage.content import Content
 from furymesh.storage.order import Order, Settings
 from furymesh.storage.scan import Facts
 from furymesh.storage.workspace import Workspace
+from furymesh.swarm.beside import look_beside
 from furymesh.swarm.dialling import Dialler
 from furymesh.swarm.events import Checking, Event, Note, Progress, Result, Started
 from furymesh.swarm.fetching import Fetching
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher, fetch_manifest
+from furymesh.swarm.mirrors import feeds_of
 from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.saving import Saving
 from furymesh.swarm.share import Share
@@ -45,8 +47,9 @@ class Terms:
     """How long and with whom; `timeout` in seconds without a useful byte."""
 
     timeout: float = DEFAULT_TIMEOUT
-    only_nodes: frozenset[NodeId] = frozenset()
+    only_nodes: frozenset[NodeId] = frozenset()  # and no mirrors, if there are any
     sha256: str | None = None
+    private_mirrors: bool = False  # mirrors at private addresses, whoever named them
 
 
 class Download:
@@ -104,6 +107,10 @@ class Download:
             await trio.to_thread.run_sync(workspace.recall)
             self._tell_notes()
             self.share.private = workspace.private
+            if not self._terms.only_nodes:
+                self.share.mirrors = feeds_of(
+                    workspace.mirrors, self._swarm, private=self._terms.private_mirrors
+                )
             for text in workspace.known_peers:
                 self._swarm.book.add(self._order.file_id, Address.parse(text), Source.RESUME)
             fetcher = self._manifest_fetcher(workspace.manifest)
@@ -117,6 +124,7 @@ class Download:
                 raise
             finally:
                 self._swarm.book.forget(self._order.file_id)
+                self.share.mirrors = ()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(workspace.close)
@@ -141,8 +149,12 @@ class Download:
             nursery.start_soon(self._dialler.give_up_when_idle, self._terms.timeout)
             nursery.start_soon(fetcher.keep_asking)
             nursery.start_soon(self._saving.keep_pages, metadata)
+            if self.share.mirrors:
+                file_id = self._order.file_id
+                nursery.start_soon(look_beside, self.share.mirrors, file_id, metadata, self._clock)
             fetching = await self._take_stock(metadata)
             nursery.start_soon(fetching.run)
+            nursery.start_soon(fetching.feeds.run, self.share, self._workspace)
             nursery.start_soon(self._saving.keep_syncing, fetching)
             nursery.start_soon(self._reporting, fetching)
             await self._transfer(fetching, metadata)
@@ -329,6 +341,6 @@ class Download:
                 geometry.bytes_in(fetching.have),
                 geometry.size,
                 self._tally.rate(self._swarm.now()),
-                len(self.share.members),
+                self.share.sources,
             )
         )

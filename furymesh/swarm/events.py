@@ -41,9 +41,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A peer was dialled and answered; ``found`` is how its address was come by, "lan"."""
+    """A peer was dialled and answered; ``found`` is how its address was come by, "lan".
 
-    node_id: NodeId
+    A mirror has no node id; its address is its URL, without a query.
+    """
+
+    node_id: NodeId | None
     address: str
     found: str
 
@@ -96,9 +99,12 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class PeerContribution:
-    """What one peer brought; ``found`` is how its address was come by, "incoming" if it dialled."""
+    """What one peer brought; ``found`` is how its address was come by, "incoming" if it dialled.
 
-    node_id: NodeId
+    A mirror has no node id; its address is its URL, without a query.
+    """
+
+    node_id: NodeId | None
     address: str
     bytes: int
     chunks: int

@@ -10,7 +10,7 @@ member owes it; a chunk is counted as done only when it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -22,21 +22,18 @@ from furymesh.core.senders import SenderCount
 from furymesh.net.tasks import open_tasks
 from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
+from furymesh.swarm.announcer import Announcer
 from furymesh.swarm.arrivals import Arrivals, Outcome, Verdict
 from furymesh.swarm.events import Event, Note
-from furymesh.swarm.member import Cancelled, Member
+from furymesh.swarm.feeds import Feeds
+from furymesh.swarm.member import Cancelled, Member, Sender
 from furymesh.swarm.metadata import ManifestFetch, ManifestFetcher
+from furymesh.swarm.mirrors import Lane
 from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.room import DiskRoom
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
 
-# News of chunks that found no company on its way to a member leaves alone, about
-# four together. Within these bounds the delay costs a swarm next to nothing, and
-# each message that is saved spares every member a wake-up.
-MIN_NEWS_SECONDS = 0.005
-MAX_NEWS_SECONDS = 0.1
-NEWS_CHUNKS = 4
 PING_SECONDS = 2.0  # between round trips measured to a peer that owes us bytes
 QUIET_SECONDS = 0.5  # of such a peer's silence, after which it is asked whether it lives
 # For a Cancel to be confirmed. Whoever is still in the middle of a piece then will not
@@ -71,17 +68,23 @@ class Fetching(ManifestFetcher):
         self._geometry = manifest.header.geometry
         self._tally = tally
         self._tell = tell
-        slabs = self._swarm.endpoint.buffers.slabs
+        endpoint = self._swarm.endpoint
+        slabs = endpoint.buffers.slabs
         self._arrivals = Arrivals(manifest, part, resume, slabs, self._chunks_settled)
         self.disk = DiskRoom(self, part, resume, reserve, self._geometry.chunk_size, clock, tell)
-        self._scheduler = Scheduler(
-            self._geometry, self._swarm.rng, have=have, max_senders=self._arrivals.senders
+        self._scheduler = scheduler = Scheduler(
+            self._geometry,
+            self._swarm.rng,
+            have=have,
+            max_senders=self._arrivals.senders,
+            me=endpoint.identity.node_id + endpoint.instance,
         )
-        self._scheduler.verifiable = manifest.verifiable
+        scheduler.verifiable = manifest.verifiable
+        self.feeds = Feeds(self, scheduler, self._arrivals, clock, tally, self._apply, tell)
         self._senders = SenderCount(self._geometry.chunk_size)
         self._members: dict[int, Member] = {}
         self._held: set[int] = set()  # members that wait for a slab
-        self._news = trio.Event()
+        self._announcer = Announcer(share)
         self._settled = trio.Event()
         self._failure: FuryMeshError | None = None
         self._count_senders(self._swarm.now())
@@ -100,7 +103,7 @@ class Fetching(ManifestFetcher):
         async with open_tasks() as nursery:
             nursery.start_soon(self._arrivals.run)
             nursery.start_soon(self._ticking)
-            nursery.start_soon(self._announcing)
+            nursery.start_soon(self._announcer.run)
             nursery.start_soon(self.disk.run)
 
     async def everything(self) -> None:
@@ -180,20 +183,6 @@ class Fetching(ManifestFetcher):
         if link.session.payload_left:
             self._clock.received(now, came)
 
-    async def _announcing(self) -> None:
-        """See that no news waits for long."""
-        pause = MIN_NEWS_SECONDS
-        last, told = self._swarm.now(), self.chunks_done
-        while True:
-            await self._news.wait()
-            await trio.sleep(pause)
-            self._news = trio.Event()
-            self.share.announce()
-            now, done = self._swarm.now(), self.chunks_done
-            each = (now - last) / max(done - told, 1)
-            pause = min(max(NEWS_CHUNKS * each, MIN_NEWS_SECONDS), MAX_NEWS_SECONDS)
-            last, told = now, done
-
     # --- what the share tells ---------------------------------------------------------
 
     def member_joined(self, member: Member) -> None:
@@ -202,13 +191,14 @@ class Fetching(ManifestFetcher):
 
     def _enter(self, member: Member) -> None:
         self._members[member.number] = member
-        self._scheduler.peer_joined(self._swarm.now(), member.number)
+        key = member.link.node_id + member.link.instance
+        self._scheduler.peer_joined(self._swarm.now(), member.number, key)
 
     def member_left(self, member: Member) -> None:
         super().member_left(member)
         number = member.number
         del self._members[number]
-        self._held.discard(number)
+        self.released(number)
         self._tally.wasted += self._arrivals.left(member)
         self._apply(self._scheduler.peer_left(self._swarm.now(), number))
 
@@ -251,38 +241,47 @@ class Fetching(ManifestFetcher):
         self._apply(self._scheduler.heard(self._swarm.now(), member.number, round_trip))
 
     def sink(self, member: Member, data: m.Data) -> memoryview | None:
-        number = member.number
-        if self._scheduler.owes(number, data.chunk):
-            place = self._arrivals.sink(member, data)
-        else:
-            place = self._swarm.discard(member, data)
-        if place is None:
-            self._held.add(number)
-            self._scheduler.held_up(self._swarm.now(), number)
-        elif number in self._held:
+        if self._scheduler.owes(member.number, data.chunk):
+            return self.place(member, data)
+        self.released(member.number)
+        return self._swarm.discard(member, data)
+
+    def released(self, number: int) -> None:
+        """A member or mirror waits for no slab any more."""
+        if number in self._held:
             self._held.remove(number)
             self._scheduler.let_go(self._swarm.now(), number)
+
+    def place(self, sender: Sender, data: m.Data) -> memoryview | None:
+        """Where bytes go of a chunk that is owed; None while there is no room."""
+        place = self._arrivals.sink(sender, data)
+        if place is None:
+            self._held.add(sender.number)
+            self._scheduler.held_up(self._swarm.now(), sender.number)
+        else:
+            self.released(sender.number)
         return place
 
     async def room(self) -> None:
         await self._arrivals.room()
 
-    def filled(self, member: Member, data: m.Data) -> None:
-        if not self._arrivals.filled(member, data):
+    def filled(self, sender: Sender, data: m.Data) -> None:
+        if not self._arrivals.filled(sender, data):
             self._tally.wasted += data.length
             return
         now = self._swarm.now()
         self._clock.received(now, data.length)
         if data.offset + data.length == self._geometry.length(data.chunk):
-            self._arrivals.complete(member)
-        self._apply(self._scheduler.data(now, member.number, data.chunk, data.length))
+            self._arrivals.complete(sender)
+        self._apply(self._scheduler.data(now, sender.number, data.chunk, data.length))
 
     # --- carrying out -----------------------------------------------------------------
 
-    def _apply(self, actions: list[Action]) -> None:
+    def _apply(self, actions: Sequence[Action]) -> None:
         for action in actions:
             member = self._members.get(action.peer)
             if member is None:
+                self.feeds.act(action)
                 continue
             number = member.link.session.number(self.share.file_id)
             match action:
@@ -312,12 +311,12 @@ class Fetching(ManifestFetcher):
                 fresh.append(arrival.chunk)
                 self.chunks_done += 1
                 self.unsynced += length
-                self._tally.credit(arrival.member, length)
+                self._tally.credit(arrival.sender, length)
                 self._clock.useful()
                 continue
             if outcome.verdict is Verdict.BAD:
                 self._tally.wasted += length
-                self._blame(arrival.member)
+                self._blame(arrival.sender)
             elif isinstance(outcome.error, DiskFullError):
                 self.disk.ran_out(outcome.error)
             else:
@@ -325,14 +324,17 @@ class Fetching(ManifestFetcher):
             self._apply(scheduler.bad(now, arrival.chunk))
         if fresh:
             self.share.gained(fresh)
-            self._news.set()
+            self._announcer.gained(len(fresh))
         if scheduler.ledger.done or self._failure is not None:
             self._settled.set()
 
-    def _blame(self, member: Member) -> None:
-        """A member sent a bad chunk; more of them may have been on their way."""
-        node_id = member.link.node_id
-        if node_id not in self._swarm.admission.bans.nodes:
-            self._swarm.quarantine(member.link)
-            name = node_id_text(node_id)[:12]
-            self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))
+    def _blame(self, sender: Sender) -> None:
+        """Somebody sent a bad chunk; more of them may have been on their way."""
+        if isinstance(sender, Lane):
+            sender.feed.drop("it sent a chunk that is not the share's")
+        elif isinstance(sender, Member):
+            node_id = sender.link.node_id
+            if node_id not in self._swarm.admission.bans.nodes:
+                self._swarm.quarantine(sender.link)
+                name = node_id_text(node_id)[:12]
+                self._tell(Note(f"peer {name}… sent a bad chunk: not asked again"))

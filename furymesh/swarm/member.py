@@ -13,6 +13,8 @@ from typing import Protocol
 from furymesh.core.bitfield import mask_of
 from furymesh.core.errors import ProtocolError
 from furymesh.core.geometry import MAX_CHUNKS, Geometry
+from furymesh.core.ids import NodeId
+from furymesh.core.link import Address
 from furymesh.net.secure_link import SecureLink
 from furymesh.wire import messages as m
 
@@ -70,6 +72,21 @@ class Cancelled:
     left: int  # bytes that may still come
 
 
+class Sender(Protocol):
+    """Whoever brings a chunk, as far as its arrival concerns it."""
+
+    @property
+    def number(self) -> int:
+        """By which the scheduler knows it."""
+
+    @property
+    def who(self) -> tuple[NodeId | None, str, str]:
+        """Its node id, its address, and how that was come by."""
+
+    def divert(self) -> None:
+        """Nothing more may be written to where its bytes went."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A peer with which a share is live, and what it did for us."""
@@ -80,6 +97,13 @@ class Member:
     cancelled: dict[int, Cancelled] = field(default_factory=dict)  # oldest first
     early: Early = field(default_factory=Early)
     counted: int = 0  # bytes of its link that the download's clock was told of
+
+    @property
+    def who(self) -> tuple[NodeId | None, str, str]:
+        return self.link.node_id, str(Address(*self.link.remote)), self.link.found
+
+    def divert(self) -> None:
+        self.link.divert()
 
 
 class ChunkSource(Protocol):

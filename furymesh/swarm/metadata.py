@@ -106,6 +106,11 @@ class ManifestFetch:
         self._signal()
         return True
 
+    def found(self, manifest: Manifest) -> None:
+        """The whole manifest was come by otherwise, before any peer sent its header."""
+        self.manifest = manifest
+        self._signal()
+
     def left(self, member: Member) -> None:
         self._header_asked.pop(member, None)
         self._lacking.pop(member, None)

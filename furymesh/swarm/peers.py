@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
 from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.mirrors import FOUND
 from furymesh.swarm.swarm import Swarm
 
 CONNECTED = "connected"
@@ -35,6 +36,8 @@ def known_peers(swarm: Swarm) -> list[KnownPeer]:
 
 
 def _of_share(swarm: Swarm, file_id: FileId) -> Iterator[KnownPeer]:
+    for mirror in swarm.shares[file_id].mirrors:
+        yield KnownPeer(file_id, None, mirror.place, FOUND, mirror.state)
     members = swarm.shares[file_id].members
     processes = {link.process for link in members}
     for link in members:

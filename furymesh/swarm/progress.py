@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.swarm.events import PeerContribution
-from furymesh.swarm.member import Member
+from furymesh.swarm.member import Member, Sender
 
 USEFUL_RATE = 1024  # bytes per second over all peers: slower than this is not moving
 USEFUL_BYTES = 1024  # fewer in one go prove nothing
@@ -67,20 +67,17 @@ class Tally:
         self.wasted = 0
         self.helpers: dict[tuple[str, int], Address] = {}  # dialled, and brought something
         self._samples: deque[tuple[float, int]] = deque()
-        self._brought: dict[tuple[NodeId, str, str], list[int]] = {}
+        self._brought: dict[tuple[NodeId | None, str, str], list[int]] = {}
 
-    def credit(self, member: Member, size: int) -> None:
-        """A member brought a good chunk of `size` bytes."""
+    def credit(self, sender: Sender, size: int) -> None:
+        """A good chunk of `size` bytes came."""
         self.fetched += size
-        link = member.link
-        host, port = link.remote
-        entry = self._brought.setdefault(
-            (link.node_id, str(Address(host, port)), link.found), [0, 0]
-        )
+        entry = self._brought.setdefault(sender.who, [0, 0])
         entry[0] += size
         entry[1] += 1
-        if link.initiator and not link.relayed:
-            self.helpers[link.remote] = Address(host, port, link.node_id)
+        if isinstance(sender, Member) and sender.link.initiator and not sender.link.relayed:
+            link = sender.link
+            self.helpers[link.remote] = Address(*link.remote, link.node_id)
 
     @property
     def contributions(self) -> tuple[PeerContribution, ...]:

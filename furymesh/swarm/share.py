@@ -22,6 +22,7 @@ from furymesh.wire import codec
 from furymesh.wire import messages as m
 
 if TYPE_CHECKING:
+    from furymesh.swarm.mirrors import Feed
     from furymesh.swarm.swarm import Swarm
 
 HEADER = -1  # the part of a manifest before its first page
@@ -49,6 +50,7 @@ class Share:
         self.source: ChunkSource | None = None
         self.fetcher: Fetcher | None = None
         self.members: dict[SecureLink, Member] = {}
+        self.mirrors: tuple[Feed, ...] = ()  # while it is fetched
         # What its chunks are held to, out and in.
         self.upload = Budget(credit=SHARED_CREDIT_SECONDS)
         self.download = Budget(credit=SHARED_CREDIT_SECONDS)
@@ -57,6 +59,11 @@ class Share:
     def geometry(self) -> Geometry:
         assert self.manifest is not None
         return self.manifest.header.geometry
+
+    @property
+    def sources(self) -> int:
+        """How many peers and mirrors it is connected with."""
+        return len(self.members) + sum(mirror.connected for mirror in self.mirrors)
 
     def welcomes(self, link: SecureLink) -> bool:
         """Whether this share may be live with the other end of a link."""

@@ -83,6 +83,10 @@ class Swarm:
     def number_of(self, link: SecureLink) -> int:
         return self._numbers[link]
 
+    def new_number(self) -> int:
+        """For the scheduler, unique in this process."""
+        return next(self._count)
+
     # --- shares -------------------------------------------------------------------
 
     def add(self, share: Share) -> None:
@@ -162,7 +166,7 @@ class Swarm:
         key = link.process
         before = self.links.get(key)
         self.links[key] = link
-        self._numbers[link] = next(self._count)
+        self._numbers[link] = self.new_number()
         self._sending.open(link)
         try:
             self.joining.open(link, before)

@@ -71,7 +71,7 @@ def catalog(data: bytes) -> None:
         assert entry is not None
         # What was read can be acted upon, and written again.
         with contextlib.suppress(OSError):
-            entry.path.stat()
+            Path(entry.place).stat()
         shared.add(entry, Manifest.build(HashAlgorithm.BLAKE3, Geometry(0, 16_384), b""))
         assert shared.get(FILE_ID) == entry
     if len(errors) == 2:

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId
-from furymesh.core.link import Address, Link, Tracker
+from furymesh.core.link import Address, Link, Mirror, Tracker
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 HOSTS = st.one_of(
@@ -19,6 +19,22 @@ TRACKERS = st.builds(
     st.builds(Address, HOSTS, st.integers(1, 65535)),
     st.just("") | st.from_regex(r"/([a-z&?=+/-]|%[0-9A-F]{2}){0,40}", fullmatch=True),
 )
+PATHS = st.from_regex(r"/([A-Za-z0-9._~:@!$&'()*+,;=/-]|%[3-6][0-9A-D]){0,40}", fullmatch=True)
+MIRRORS = st.one_of(
+    st.builds(
+        Mirror,
+        st.sampled_from(["http", "https"]),
+        st.builds(Address, HOSTS, st.integers(1, 65535)),
+        st.builds("".join, st.tuples(PATHS, st.sampled_from(["", "?", "?a=b&c=%3F"]))),
+    ),
+    st.builds(
+        Mirror,
+        st.just("sftp"),
+        st.builds(Address, HOSTS, st.integers(1, 65535)),
+        PATHS,
+        st.just("") | st.from_regex(r"[a-z_][a-z0-9._-]{0,8}", fullmatch=True),
+    ),
+)
 LINKS = st.builds(
     Link,
     IDS.map(FileId),
@@ -28,6 +44,7 @@ LINKS = st.builds(
     st.lists(TRACKERS, max_size=3).map(tuple),
     st.lists(IDS.map(NodeId), max_size=4).map(tuple),
     st.booleans(),
+    st.lists(MIRRORS, max_size=3).map(tuple),
 )
 
 
@@ -43,6 +60,14 @@ def test_link_round_trip(link: Link) -> None:
     assert link.text.isprintable()
 
 
+@given(MIRRORS, st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1))
+def test_a_file_lies_below_its_mirror(mirror: Mirror, name: str) -> None:
+    there = mirror.below(f"a/{name}")
+    assert Mirror.parse(str(there)) == there
+    assert there.name == name
+    assert there.path.partition("?")[2] == mirror.path.partition("?")[2]
+
+
 @given(st.text(max_size=80) | st.text("furymesh:0af?&=%@[]/", max_size=120), IDS)
 def test_only_usage_errors_escape(text: str, file_id: bytes) -> None:
     for attempt in (
@@ -50,6 +75,7 @@ def test_only_usage_errors_escape(text: str, file_id: bytes) -> None:
         f"furymesh:{file_id.hex()}?{text}",
         f"{file_id.hex()}?peer={text}",
         f"{file_id.hex()}?tracker=udp://{text}",
+        f"{file_id.hex()}?mirror=sftp://{text}",
     ):
         try:
             link = Link.parse(attempt)

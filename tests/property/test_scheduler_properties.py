@@ -16,7 +16,8 @@ from furymesh.core.scheduler import TICK, Action, Request, Scheduler
 KIB = 1024
 COUNT = 12
 PIECE = 8 * KIB
-HONEST = 99  # the number of the peer that saves every download
+MIRROR = 4  # the number of a peer that is one
+HONEST = 99  # the number of the peer, or mirror, that saves every download
 PATIENCE = 60.0  # virtual seconds in which one honest peer must bring everything
 
 masks = st.integers(0, 2**COUNT - 1)
@@ -38,10 +39,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.verifying: list[int] = []
         self.paused = False
 
-    @initialize(seed=st.integers(0, 99), have=masks, known=masks, senders=st.integers(1, 6))
-    def start(self, seed: int, have: int, known: int, senders: int) -> None:
+    @initialize(
+        seed=st.integers(0, 99),
+        have=masks,
+        known=masks,
+        senders=st.integers(1, 6),
+        saviour=st.booleans(),
+    )
+    def start(self, seed: int, have: int, known: int, senders: int, saviour: bool) -> None:
         self.senders = senders
-        self.scheduler = Scheduler(self.geometry, Random(seed), have=have, max_senders=senders)
+        self.mirrors = {MIRROR, HONEST} if saviour else {MIRROR}
+        self.scheduler = Scheduler(
+            self.geometry, Random(seed), have=have, max_senders=senders, me=b"\2"
+        )
         self.scheduler.verifiable = known
 
     def apply(self, actions: list[Action]) -> None:
@@ -50,7 +60,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not isinstance(action, Request):
                 for chunk in action.chunks:
                     del asked[chunk]
-                    self.stale[action.peer][chunk] = self.now
+                    self.grow_stale(action.peer, chunk)
                 continue
             assert not self.paused
             for chunk in action.chunks:
@@ -61,6 +71,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert chunk not in self.verifying
                 asked[chunk] = 0
 
+    def grow_stale(self, peer: int, chunk: int) -> None:
+        """A chunk is taken back; a request to a mirror ends at once."""
+        if peer not in self.mirrors:
+            self.stale[peer][chunk] = self.now
+
     # --- events -------------------------------------------------------------------
 
     @rule(peer=numbers, mask=masks)
@@ -68,7 +83,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if peer not in self.have:
             self.have[peer] = 0
             self.asked[peer], self.stale[peer] = {}, {}
-            self.scheduler.peer_joined(self.now, peer)
+            mirror = peer in self.mirrors
+            self.scheduler.peer_joined(self.now, peer, bytes([peer]), mirror=mirror)
         self.have[peer] |= mask
         self.apply(self.scheduler.peer_has(self.now, peer, mask))
 
@@ -84,7 +100,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.have[peer] &= ~mask
             for chunk in [chunk for chunk in self.asked[peer] if mask >> chunk & 1]:
                 del self.asked[peer][chunk]
-                self.stale[peer][chunk] = self.now
+                self.grow_stale(peer, chunk)
             self.apply(self.scheduler.peer_lost(self.now, peer, mask))
 
     @rule(mask=masks)
@@ -184,7 +200,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             reachable |= mask
         assert self.scheduler.reachable == reachable
         for chunk in range(COUNT):
-            holders = sum(mask >> chunk & 1 for mask in self.have.values())
+            holders = sum(
+                mask >> chunk & 1 for peer, mask in self.have.items() if peer not in self.mirrors
+            )
             assert self.scheduler.availability(chunk) == holders
 
     def teardown(self) -> None:
@@ -195,8 +213,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         for peer in self.have:
             self.slabs(peer, full=False)
         self.learn_digests(self.geometry.all_chunks)
-        self.have[HONEST], self.asked[HONEST], self.stale[HONEST] = 0, {}, {}
-        self.scheduler.peer_joined(self.now, HONEST)
         self.join(HONEST, self.geometry.all_chunks)
         deadline = self.now + PATIENCE
         while not self.scheduler.ledger.done:

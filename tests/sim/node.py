@@ -16,12 +16,8 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.ids import FileId
 from furymesh.core.scheduler import TICK, Action, Request, Scheduler
 from furymesh.core.uploads import DEFAULT_SLOTS, Job, Uploads
-from furymesh.swarm.fetching import (
-    MAX_NEWS_SECONDS,
-    MIN_NEWS_SECONDS,
-    NEWS_CHUNKS,
-    PING_SECONDS,
-)
+from furymesh.swarm.announcer import MAX_NEWS_SECONDS, MIN_NEWS_SECONDS, NEWS_CHUNKS
+from furymesh.swarm.fetching import PING_SECONDS
 from tests.sim.network import Clock, Host, Link
 
 STORE_SECONDS = 0.002  # hash and write of one chunk

@@ -440,6 +440,7 @@ def test_share_prints_the_documented_keys(
             chunk_size=1 << 22,
             hash="sha256",
             path=path,
+            place=str(path),
             encrypted=True,
             cached=False,
             served=False,

@@ -196,6 +196,22 @@ def test_verbose_tells_of_each_connection_and_how_it_was_found() -> None:
         assert display.lines == ([expected] if verbose else [])
 
 
+def test_a_mirror_is_shown_as_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "https://m.example/file.txt"
+    done = result(tmp_path / "f", peers=(PeerContribution(None, url, 1 << 18, 1, "mirror"),))
+    display = Recorder()
+    told = TransferView(display, json=False, verbose=True, announce=False)
+    told.on_event(Connected(None, url, "mirror"))
+    assert display.lines == [f"Connected to {url} (mirror)"]
+    told.on_complete(done)
+    assert capsys.readouterr().out.endswith(f"  1 chunk, 262.1 kB from {url} (mirror)\n")
+    TransferView(display, json=True, verbose=False, announce=False).on_complete(done)
+    (peer,) = json.loads(capsys.readouterr().out)["peers"]
+    assert (peer["node_id"], peer["address"], peer["found"]) == (None, url, "mirror")
+
+
 def test_the_facts_leave_room_for_a_bar_in_80_columns() -> None:
     event = Progress(262_143, 262_144, 1 << 39, (1 << 40), 999_900_000.0, 120)
     assert len("  ".join(progress_facts(event))) <= 80 - len("Progress ") - 10

@@ -18,6 +18,17 @@ def test_counts_come_and_go() -> None:
     assert availability.rarest(0b0111) == 0b0011
 
 
+def test_what_anybody_holds() -> None:
+    availability = Availability()
+    assert availability.held == 0
+    for mask in (0b0111, 0b0100, 0b100100):
+        availability.add(mask)
+    assert availability.held == 0b100111
+    availability.remove(0b0100)
+    availability.remove(0b0111)
+    assert availability.held == 0b100100
+
+
 def test_nothing_is_rarest_of_nothing() -> None:
     assert Availability().rarest(0) == 0
     assert Availability().rarest(0b101) == 0b101

@@ -53,6 +53,13 @@ def test_the_bytes_of_what_was_taken_back_may_still_come(books: Books) -> None:
     assert books.ledger.in_flight == 0b01
 
 
+def test_of_what_is_taken_back_from_a_mirror_nothing_comes(books: Books) -> None:
+    books.one.mirror = True
+    books.debts.take_back(0.5, books.one, [1])
+    assert not books.one.taken_back
+    assert books.ledger.in_flight == 0b01
+
+
 def test_who_brings_a_chunk_frees_its_rival(books: Books) -> None:
     books.debts.owe(0.1, books.two, 0)
     assert books.debts.senders == 2

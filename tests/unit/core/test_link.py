@@ -5,11 +5,14 @@ import pytest
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId, NodeId, node_id_text
 from furymesh.core.link import (
+    MAX_LINK_MIRRORS,
     MAX_LINK_PEERS,
     MAX_LINK_TRACKERS,
+    MAX_MIRROR_LENGTH,
     MAX_TRACKER_LENGTH,
     Address,
     Link,
+    Mirror,
     Tracker,
 )
 
@@ -94,8 +97,10 @@ def test_the_key_shows_in_text_only() -> None:
         f"{ID.hex()}?" + "&".join(["peer=a:1"] * (MAX_LINK_PEERS + 1)),
         f"{ID.hex()}?tracker=",
         f"{ID.hex()}?" + "&".join(["tracker=udp://a:1"] * (MAX_LINK_TRACKERS + 1)),
+        f"{ID.hex()}?mirror=",
+        f"{ID.hex()}?" + "&".join(["mirror=https://a/"] * (MAX_LINK_MIRRORS + 1)),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_refused_links(text: str) -> None:
     with pytest.raises(UsageError):
@@ -206,3 +211,64 @@ def test_a_passkey_shows_in_text_only() -> None:
     with pytest.raises(UsageError) as caught:
         Tracker.parse(f"https://t.example/{passkey}/announce#")
     assert passkey not in str(caught.value)
+
+
+# --- mirrors --------------------------------------------------------------------------
+
+
+def test_mirrors_stand_in_a_link() -> None:
+    urls = ["https://m.example/a%20b?x=1&y", "sftp://ann@[::1]:2222/srv/a", "http://h:8080/"]
+    link = Link(ID, mirrors=tuple(map(Mirror.parse, urls)))
+    assert link.text.count("&") == 2
+    assert Link.parse(link.text) == link
+    assert [str(mirror) for mirror in Link.parse(link.text).mirrors] == urls
+
+
+def test_what_a_mirror_says_of_itself() -> None:
+    web = Mirror.parse(" https://M.example/pub/f%20g?token=secret ")
+    assert (web.authority, web.place) == ("m.example", "https://m.example/pub/f%20g")
+    assert (web.address, web.name) == (Address("m.example", 443), "f g")
+    assert "secret" not in repr(web)
+    assert str(web.below("")) == str(web)
+    assert str(web.below("a/ü?")) == "https://m.example/pub/f%20g/a/%C3%BC%3F?token=secret"
+    server = Mirror.parse("sftp://ann@h/x")
+    assert (server.user, server.address.port, server.place) == ("ann", 22, "sftp://ann@h/x")
+    assert Mirror.parse("http://h:8080/").authority == "h:8080"
+    assert Mirror.parse("http://h:80/").authority == "h"
+    assert Mirror.parse("http://h/a/").name == ""
+    assert Mirror.parse("http://h/a/?x=/y").manifest.path == "/a.furymesh?x=/y"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "m.example/f",
+        "https://m.example",
+        "https:///f",
+        "https://m.example:0/f",
+        "https://m.example/a b",
+        "https://m.example/a%2",
+        "https://m.example/f#part",
+        "https://m..example/f",
+        "https://ann@m.example/f",
+        "sftp://m.example/f?x",
+        "ftp://m.example/f",
+        "file:///etc/passwd",
+        "https://m.example/" + "x" * MAX_MIRROR_LENGTH,
+    ],
+)
+def test_refused_mirrors(text: str) -> None:
+    with pytest.raises(UsageError):
+        Mirror.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://ann:hunter2@m.example/f", "sftp://ann:hunter2@m/f", "https://ann:hunter2@/f",
+     "sftp://ann:hunter2/x@m.example/f", "sftp://:hunter2@h/"],
+)  # fmt: skip
+def test_a_password_is_refused_and_never_repeated(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Mirror.parse(text)
+    assert "hunter2" not in str(caught.value)

@@ -23,7 +23,7 @@ class Choice:
     def __init__(self) -> None:
         ledger = Ledger(Geometry(4 * CHUNK, CHUNK), have=0b1000)
         self.debts = Debts(ledger)
-        self.picker = Picker(ledger, self.debts, Random(0))
+        self.picker = Picker(ledger, self.debts, Random(0), {})
         self.one, self.two = PeerState(1, Pace(0.0)), PeerState(2, Pace(0.0))
         self.picker.peer_has(self.one, ALL)
         self.picker.peer_has(self.two, 0b0101)

@@ -72,7 +72,14 @@ def test_a_snapshot_reads_back() -> None:
 def test_what_a_link_said_reads_back(
     trackers: tuple[str, ...], nodes: tuple[str, ...], private: bool
 ) -> None:
-    meta = dataclasses.replace(META, trackers=trackers, nodes=nodes, private=private)
+    meta = dataclasses.replace(
+        META,
+        trackers=trackers,
+        nodes=nodes,
+        private=private,
+        mirrors=trackers[1:],
+        own_mirrors=trackers[:1],
+    )
     assert recover(encode(meta=meta), BOOT).meta == meta
 
 
@@ -193,6 +200,8 @@ def test_the_forger_of_these_tests_can_make_a_good_one() -> None:
         ("peers", [1]),
         ("trackers", "udp://t:1"),
         ("trackers", [1]),
+        ("mirrors", "https://m/"),
+        ("own_mirrors", [None]),
         ("nodes", [1]),
         ("part_inode", 2**64),
         ("executable", 1),
@@ -211,7 +220,7 @@ def test_metadata_at_its_limits_is_read(name: str, value: int) -> None:
     assert getattr(recover(forge(fields() | {name: value}), BOOT).meta, name) == value
 
 
-MAY_LACK = {"trackers", "nodes", "private"}  # resume data of before had none
+MAY_LACK = {"trackers", "nodes", "private", "mirrors", "own_mirrors"}  # before there were none
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 import ssl
@@ -15,10 +14,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import info_hash
@@ -31,6 +26,7 @@ from furymesh.discovery.tracker_places import Resolver, check_place, check_redir
 from furymesh.wire import tracker as wire
 from furymesh.wire import tracker_udp as packets
 from tests.bencoding import bencoded
+from tests.certificates import make_certificate, server_context
 from tests.tracker_server import TestTracker, http, open_tracker
 from tests.unit.discovery.asking import ONE, TWO, one_source, open_source
 from tests.waiting import stays, until
@@ -424,40 +420,11 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 # --- HTTPS ----------------------------------------------------------------------------
 
 
-def certificate(directory: Path) -> ssl.SSLContext:
-    """A server's context whose certificate, for localhost, is in `directory`/cert.pem."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (directory / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    return context
-
-
 async def test_https_is_asked_if_its_certificate_is_good_for_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = certificate(tmp_path)
+    make_certificate(tmp_path)
+    tls = server_context(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     trusted = ssl.create_default_context
     monkeypatch.setattr(tracker_http, "_trusted", trusted)

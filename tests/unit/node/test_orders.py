@@ -9,7 +9,7 @@ import pytest
 
 from furymesh.core.errors import UsageError
 from furymesh.core.ids import FileId
-from furymesh.core.link import Address, Link
+from furymesh.core.link import Address, Link, Mirror
 from furymesh.node.orders import MAX_ORDER, DetachedOrder, Orders
 
 FILE_ID = FileId(bytes(range(32)))
@@ -17,7 +17,8 @@ FILE_ID = FileId(bytes(range(32)))
 
 def order(output: Path | None = None) -> DetachedOrder:
     link = Link(FILE_ID, "film", (Address("192.0.2.1", 7000),), bytes(32))
-    return DetachedOrder(link, output, (Address("::1", 7001),), True, "ab" * 32)
+    mirrors = (Mirror.parse("http://192.168.0.1/film"),)
+    return DetachedOrder(link, output, (Address("::1", 7001),), True, "ab" * 32, mirrors)
 
 
 def test_orders_survive(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from furymesh.core.errors import EnvironmentFault, LocalDataError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, NodeId
-from furymesh.core.link import Link, Tracker
+from furymesh.core.link import Link, Mirror, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import checked_json
@@ -75,6 +75,35 @@ def test_what_a_link_names_is_kept(tmp_path: Path) -> None:
     assert kept == entry
     link = Link(entry.file_id, entry.name, trackers=trackers, nodes=nodes, private=True)
     assert kept.link == link
+
+
+def test_mirrors_are_kept_and_may_be_all_there_is(tmp_path: Path) -> None:
+    catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
+    mirrors = tuple(map(Mirror.parse, ["https://m.example/f?key=1", "sftp://ann@h/f"]))
+    for entry in (
+        entry_of(manifest, mirrors=mirrors),
+        entry_of(manifest, mirrors=mirrors, path=None, facts=()),
+    ):
+        catalog.add(entry, manifest)
+        assert catalog.get(entry.file_id) == entry
+    assert entry.place == "https://m.example/f"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"path": None}, {"path": None, "mirrors": []}, {"mirrors": ["ftp://x/"]}, {"mirrors": "x"},
+     {"mirrors": ["https://m/"] * 9}, {"path": "relative", "mirrors": ["https://m/"]},
+     {"path": "/a\0b"}, {"name": "../x"}],
+)  # fmt: skip
+def test_an_entry_with_bad_places_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+    catalog, manifest = Catalog(tmp_path / "data"), manifest_of(b"1")
+    entry = entry_of(manifest)
+    catalog.add(entry, manifest)
+    path = tmp_path / "data" / "catalog" / f"{entry.file_id.hex()}.json"
+    fields, _ = checked_json.decode(path.read_bytes())
+    path.write_bytes(checked_json.encode({**fields, **changes}))
+    with pytest.raises(LocalDataError, match="is damaged"):
+        catalog.get(entry.file_id)
 
 
 @pytest.mark.parametrize(

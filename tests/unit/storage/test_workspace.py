@@ -14,7 +14,7 @@ from furymesh.core.errors import (
     WrongKeyError,
 )
 from furymesh.core.ids import NodeId, node_id_text
-from furymesh.core.link import Tracker
+from furymesh.core.link import Mirror, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import resume
@@ -91,6 +91,25 @@ def test_what_the_link_names_is_kept_until_another_names_others(settings: Settin
         assert data.meta.trackers == tuple(map(str, kept.trackers))
         assert data.meta.nodes == tuple(map(node_id_text, kept.nodes))
         data.close()
+
+
+def test_mirrors_are_kept_and_whose_they_are(settings: Settings) -> None:
+    mine, other = Mirror.parse("http://192.168.0.1/f"), Mirror.parse("https://m.example/f")
+    for named, own, kept in (
+        ((), (mine,), {mine: True}),
+        ((other,), (), {other: False, mine: True}),
+        ((mine,), (), {mine: True, other: False}),
+        ((), (other,), {other: True, mine: True}),
+    ):
+        workspace, _, _ = opened(settings, order(mirrors=named, own_mirrors=own))
+        assert workspace.mirrors == kept
+        workspace.close()
+    data = ResumeData.load(settings.resume_dir, MANIFEST.file_id)
+    data.update_meta(mirrors=("ftp://x", "https://m.example/f"), own_mirrors=("",) * 9)
+    data.close()
+    workspace, _, _ = opened(settings)
+    assert workspace.mirrors == {other: False}, "what cannot be read is as good as absent"
+    workspace.close()
 
 
 def test_publishing_leaves_the_file_and_nothing_else(settings: Settings) -> None:

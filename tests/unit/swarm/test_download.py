@@ -274,7 +274,7 @@ async def test_dead_addresses_are_left_alone_while_somebody_else_helps(
 async def test_finished_download_tells_everybody_of_its_last_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("furymesh.swarm.fetching.MIN_NEWS_SECONDS", 60.0)
+    monkeypatch.setattr("furymesh.swarm.announcer.MIN_NEWS_SECONDS", 60.0)
     data = blob(10)
     async with lab(tmp_path, "seed", "user", "other") as (seed, user, other):
         seed.serve(data)
