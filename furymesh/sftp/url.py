@@ -56,5 +56,5 @@ def parse(text: str) -> ServerPath:
 def _decoded(text: str) -> str:
     try:
         return unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise UsageError("the URL is not UTF-8 once its %-codes are read") from None

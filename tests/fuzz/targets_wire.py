@@ -70,6 +70,8 @@ def joined(*parts: bytes) -> bytes:
 class Answering:
     """A link and its handler at once: takes part in one share, as a swarm would."""
 
+    owes_answers = False  # what it says is taken at once
+
     def __init__(self) -> None:
         self.session = Session(initiator=False, handshake_hash=HASH)
         self.remote = ("192.0.2.1", 7)
