@@ -10,8 +10,8 @@ from typing import Any
 
 from furymesh.node.config import Config
 
-ALONE = {"lan": {"enabled": False}, "dht": {"enabled": False}}
-TEXT = "discovery: {lan: {enabled: false}, dht: {enabled: false}}\n"
+ALONE = {"lan": {"enabled": False}, "dht": {"enabled": False}, "port_mapping": False}
+TEXT = "discovery: {lan: {enabled: false}, dht: {enabled: false}, port_mapping: false}\n"
 
 
 def apart(values: Mapping[str, Any]) -> Config:

@@ -1,11 +1,15 @@
 """A DHT of real nodes on loopback, for whoever tests what uses one.
 
 Each node has an address of its own (127.0.0.2 and up), as those of the world have.
+`python -m tests.dht HOST…` runs one in a process, on other addresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import libtorrent as lt
@@ -16,21 +20,21 @@ from furymesh.discovery import dht_state
 from furymesh.discovery.dht import Dht
 from tests.waiting import block_until
 
-NODES = 8
+HOSTS = tuple(f"127.0.0.{number}" for number in range(2, 10))
 PATIENCE = 20.0  # seconds for what takes a tenth of one
 ASK_SECONDS = 0.2  # between two questions for the same
 
 
 class DhtNetwork:
-    """NODES nodes that know each other, except those that were killed."""
+    """One node for each host, and all know each other, except those that were killed."""
 
-    def __init__(self) -> None:
-        self._nodes = {f"127.0.0.{number}": _node(number) for number in range(2, 2 + NODES)}
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._nodes = {host: _node(host) for host in hosts}
         places = [(host, node.listen_port()) for host, node in self._nodes.items()]
         for node in self._nodes.values():
             for place in places:
                 node.add_dht_node(place)
-        block_until(lambda: min(map(_known, self._nodes.values())) == NODES - 1)
+        block_until(lambda: min(map(_known, self._nodes.values())) == len(hosts) - 1)
 
     @property
     def entrances(self) -> list[Address]:
@@ -61,18 +65,18 @@ async def announced(dht: Dht, info_hash: bytes, count: int = 1) -> set[tuple[str
 
 
 @contextmanager
-def dht_network() -> Iterator[DhtNetwork]:
-    network = DhtNetwork()
+def dht_network(hosts: Sequence[str] = HOSTS) -> Iterator[DhtNetwork]:
+    network = DhtNetwork(hosts)
     try:
         yield network
     finally:
         network._nodes.clear()
 
 
-def _node(number: int) -> lt.session:
+def _node(host: str) -> lt.session:
     return lt.session(
         {
-            "listen_interfaces": f"127.0.0.{number}:0",
+            "listen_interfaces": f"{host}:0",
             "enable_dht": True,
             "enable_lsd": False,
             "enable_upnp": False,
@@ -93,3 +97,11 @@ def _known(node: lt.session) -> int:
     """How many nodes that answered `node` knows."""
     flag = lt.save_state_flags_t.save_dht_state
     return len(dht_state.decode(lt.write_session_params_buf(node.session_state(flag), flag)))
+
+
+if __name__ == "__main__":
+    with dht_network(sys.argv[1:]) as made:
+        print(
+            json.dumps({"event": "ready", "entrances": list(map(str, made.entrances))}), flush=True
+        )
+        threading.Event().wait()

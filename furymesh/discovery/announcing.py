@@ -105,6 +105,12 @@ class Schedule:
             if share.event is not Event.COMPLETED:
                 share.event = Event.STOPPED
 
+    def renew(self, now: float) -> None:
+        """Tell the tracker again what it was told, because something of it has changed."""
+        for share in self._shares.values():
+            if share.known:
+                share.due = now
+
     def next(self, now: float) -> Turn | None:
         """The announce to make now, what is wanted before all else; None before `wake`."""
         if now < self.wake:

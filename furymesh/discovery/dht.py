@@ -1,17 +1,12 @@
 """One node of BitTorrent's mainline DHT (BEP 5), run by libtorrent.
 
-libtorrent's session is made for torrents; here it has none and speaks only the
-DHT. Requests go to its own thread at once, and what comes back arrives as alerts
+Requests go to libtorrent's thread at once, and what comes back arrives as alerts
 that `_pump` hands out in trio's. No answer means not found: the DHT never says no.
 What is stored there besides peers is in `dht_items`.
-
-Making and ending a session holds Python's lock, in whatever thread it is done:
-10-40 ms and 2-6 ms, as measured.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +20,7 @@ from furymesh.core.link import Address
 from furymesh.discovery import dht_state
 from furymesh.discovery.dht_entrances import Entrances
 from furymesh.discovery.dht_items import Items
+from furymesh.discovery.session import Session
 from furymesh.net.addresses import packed_ip
 from furymesh.net.tasks import open_tasks
 
@@ -66,17 +62,12 @@ class Dht:
         self._listening = trio.Event()
         self._refusal = ""
         self._external: dict[int, str] = {}  # by the length of a packed one
-        self._readable, self._writable = socket.socketpair()
-        try:
-            self._readable.setblocking(False)
-            self._writable.setblocking(False)
-            self._session = self._open()
-            self._session.set_alert_fd(self._writable.fileno())
-            self.items = Items(self._session, self._alerts())
-        except BaseException:
-            self._readable.close()
-            self._writable.close()
-            raise
+        kinds = self._alerts()
+        self._running = Session({"enable_dht": True, "alert_mask": kinds, **self._places()})
+        self.items = Items(self._session, kinds)
+        # Its constructor has a parameter for the state of before, and ignores it (2.1.1).
+        for node in entrances.known:
+            self._session.add_dht_node(node)
 
     # --- peers ----------------------------------------------------------------------
 
@@ -140,24 +131,9 @@ class Dht:
 
     # --- running --------------------------------------------------------------------
 
-    def _open(self) -> lt.session:
-        settings: lt.settings_pack = {
-            "enable_dht": True,
-            "enable_lsd": False,
-            "enable_upnp": False,
-            "enable_natpmp": False,
-            "enable_incoming_tcp": False,
-            "enable_outgoing_tcp": False,
-            "enable_incoming_utp": False,
-            "enable_outgoing_utp": False,
-            "alert_mask": self._alerts(),
-            **self._places(),
-        }
-        session: lt.session = self._lt.session(settings)
-        # Its constructor has a parameter for the state of before, and ignores it (2.1.1).
-        for node in self.entrances.known:
-            session.add_dht_node(node)
-        return session
+    @property
+    def _session(self) -> lt.session:
+        return self._running.handle
 
     def _alerts(self) -> int:
         """The kinds of alerts to send."""
@@ -167,13 +143,9 @@ class Dht:
         )
 
     async def _pump(self) -> None:
-        """Hand out alerts; libtorrent writes a byte when there are some again."""
+        """Hand out alerts."""
         while True:
-            await trio.lowlevel.wait_readable(self._readable)
-            with suppress(BlockingIOError):
-                while self._readable.recv(4096):
-                    pass
-            for alert in self._session.pop_alerts():
+            for alert in await self._running.alerts():
                 self._take(alert)
 
     def _take(self, alert: Any) -> None:
@@ -240,9 +212,7 @@ class Dht:
 
     def close(self) -> None:
         self.items.close()
-        del self._session  # ends it, and with it whoever writes into the socket
-        self._readable.close()
-        self._writable.close()
+        self._running.close()
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.discovery.dht import Dht, DhtSettings, open_dht
 from furymesh.discovery.source import Interests, Sighting, Tell
+from furymesh.net.addresses import is_public
 from furymesh.net.identity import Identity
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
@@ -31,7 +32,7 @@ ANNOUNCE_SECONDS = 15 * 60.0  # nodes forget after 30 minutes; every second one 
 RECORD_SECONDS = 30 * 60.0  # items are kept for two hours
 RECORD_LOOK_SECONDS = 60.0  # between two looks whether the record still fits
 ADDRESS_SECONDS = 5.0  # between two looks at the addresses of this machine
-# Between two lookups while nobody was found: the first may come before this node has
+# Between two lookups while nobody is linked: the first may come before this node has
 # met others, the last ones are for peers that come later.
 FIRST_PAUSE = 1.0
 LAST_PAUSE = 5 * 60.0
@@ -107,7 +108,11 @@ class _Run:
         announcing = _Tasks(nursery, self._announce)
         looking = _Tasks(nursery, self._look)
         seeking = _Tasks(nursery, self._seek)
+        port = self._port
         while True:
+            if port != self._port:
+                port = self._port
+                self._move()
             announcing.adjust(self._interests.announced)
             looking.adjust(self._interests.wanted)
             seeking.adjust(self._interests.sought)
@@ -123,39 +128,54 @@ class _Run:
                 if now != before:
                     await self._dht.move()
                     before = now
-                    self._moved.set()
-                    self._moved = trio.Event()
+                    self._move()
+
+    def _move(self) -> None:
+        """Have all announced anew: others reach this process in another way."""
+        self._moved.set()
+        self._moved = trio.Event()
 
     async def publish(self, identity: Identity) -> None:
         """Keep the node's record stored as it is now."""
-        port = self._interests.port
         stored, stored_at = b"", 0.0
         while True:
             moved = self._moved
-            hosts = [
-                host
+            places = [
+                Address(host, self._port_at(host))
                 for host in sorted(self._own_hosts())
-                if self._dht.entrances.believes(host, port)
+                if self._dht.entrances.believes(host, self._port_at(host))
             ]
-            record = node_record.encode(Address(host, port) for host in hosts)
+            record = node_record.encode(places)
             due = record != stored or trio.current_time() >= stored_at + RECORD_SECONDS
-            if hosts and due:
+            if places and due:
                 await self._announces.turn()
                 if await self._dht.items.put(identity, node_record.SALT, record):
                     stored, stored_at = record, trio.current_time()
             with trio.move_on_after(self._jittered(RECORD_LOOK_SECONDS)):
                 await moved.wait()
 
+    @property
+    def _port(self) -> int:
+        """At which those who take part in this DHT reach this process."""
+        private = self._dht.entrances.private
+        return self._interests.port if private else self._interests.public_port
+
+    def _port_at(self, host: str) -> int:
+        return self._interests.public_port if is_public(host) else self._interests.port
+
     async def _announce(self, tag: DiscoveryTag) -> None:
         while True:
             await self._announces.turn()
             moved = self._moved
-            self._dht.announce(info_hash(tag), self._interests.port)
+            self._dht.announce(info_hash(tag), self._port)
             with trio.move_on_after(self._jittered(ANNOUNCE_SECONDS)):
                 await moved.wait()
 
     async def _look(self, tag: DiscoveryTag) -> None:
-        """Look for peers, and rarely once there are some: they tell of each other."""
+        """Look for peers, and rarely once there are links to some: they tell of each other.
+
+        Answers do not count: nodes of the DHT name who is gone for half an hour.
+        """
         told: set[tuple[str, int]] = set()
 
         def found(peers: list[tuple[str, int]]) -> None:
@@ -173,7 +193,8 @@ class _Run:
                 told.clear()
                 self._dht.get_peers(info_hash(tag))
                 await self._sleep(pause)
-                pause = LAST_PAUSE if told else min(2 * pause, LAST_PAUSE)
+                linked = self._interests.peers(tag)
+                pause = LAST_PAUSE if linked else min(2 * pause, LAST_PAUSE)
 
     async def _seek(self, sought: tuple[DiscoveryTag, NodeId]) -> None:
         """Look for the record of a node that is said to have a share."""
@@ -193,10 +214,12 @@ class _Run:
             pause = min(2 * pause, LAST_PAUSE)
 
     def _own_hosts(self) -> set[str]:
-        return {*self._hosts(), *self._dht.external}
+        mapping = self._interests.mapping
+        mapped = [mapping.host] if mapping is not None and mapping.host else []
+        return {*self._hosts(), *self._dht.external, *mapped}
 
     def _is_peer(self, host: str, port: int) -> bool:
-        own = port == self._interests.port and host in self._own_hosts()
+        own = port == self._port_at(host) and host in self._own_hosts()
         return not own and self._dht.entrances.believes(host, port)
 
     async def _sleep(self, seconds: float) -> None:

@@ -124,6 +124,9 @@ class Finder:
 
     def _is_here(self, host: str, port: int) -> bool:
         """Whether this process is at an address."""
+        mapping = self._interests.mapping
+        if mapping is not None and (mapping.host, mapping.port) == (host, port):
+            return True
         if port != self._interests.port:
             return False
         now = time.monotonic()

@@ -36,6 +36,17 @@ class Sighting:
 Tell = Callable[[Sighting], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A port of a router at which this process is reached from the internet, as that says."""
+
+    port: int
+    host: str = ""  # the router's public IP address, "" if it told none
+
+    def __str__(self) -> str:
+        return str(Address(self.host, self.port)) if self.host else f"port {self.port}"
+
+
 class Interests:
     """The shares that sources may speak of: never a private one.
 
@@ -47,6 +58,7 @@ class Interests:
         """`port` is where this process accepts links; 0 for nowhere: then there is
         nothing to announce, and sources only look."""
         self.port = port
+        self._mapping: Mapping | None = None
         # With how many peers a share is live: whoever has many looks less often.
         self.peers: Callable[[DiscoveryTag], int] = lambda tag: 0
         self._wanted: dict[DiscoveryTag, bool] = {}
@@ -75,6 +87,22 @@ class Interests:
         return frozenset(
             (tag, node) for tag in self.wanted for node in self._nodes.get(tag, frozenset())
         )
+
+    @property
+    def mapping(self) -> Mapping | None:
+        """How others reach this process from outside, if a router forwards its port."""
+        return self._mapping
+
+    @mapping.setter
+    def mapping(self, mapping: Mapping | None) -> None:
+        if mapping != self._mapping:
+            self._mapping = mapping
+            self._change()
+
+    @property
+    def public_port(self) -> int:
+        """The port to announce where the internet hears it."""
+        return self._mapping.port if self._mapping is not None and self.port else self.port
 
     def add(self, tag: DiscoveryTag, *, wanted: bool) -> None:
         """Take part in a share; again, when it is no longer `wanted`, or is."""

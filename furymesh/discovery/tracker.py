@@ -30,6 +30,7 @@ from furymesh.discovery.source import Interests, Sighting, Tell
 from furymesh.discovery.tracker_http import HttpAsker
 from furymesh.discovery.tracker_places import NO_HOST, Resolver
 from furymesh.discovery.tracker_udp import UdpAsker
+from furymesh.net.addresses import is_public
 from furymesh.wire.tracker import PEER_ID_SIZE, Announce, Answer, Refusal
 
 STOP_SECONDS = 2.0  # for taking back at the end what was announced
@@ -161,7 +162,8 @@ class _Worker:
         self._all = all_trackers
         self._tracker = tracker
         self._family = family
-        self._port = 0
+        # To tell those that reach this process from near, and from the internet.
+        self._port = self._public_port = 0
         self._clients: list[_Client] = []
         self._left: list[_Part] = []  # what those had who left since the last look
         self._news = trio.Event()
@@ -180,7 +182,6 @@ class _Worker:
     def join(self, client: _Client) -> None:
         """Ask for this one, too."""
         self._clients.append(client)
-        self._port = client.interests.port
         self.look()
 
     def leave(self, client: _Client) -> None:
@@ -226,6 +227,11 @@ class _Worker:
         if left:  # what they completed is told before it ends
             self._take_part([*left, *present])
         self._take_part(present)
+        if self._clients:
+            here = self._clients[0].interests  # as all of this process are
+            if self._public_port != here.public_port:
+                self._schedule.renew(trio.current_time())
+            self._port, self._public_port = here.port, here.public_port
 
     def _take_part(self, parts: Iterable[_Part]) -> None:
         announced: set[DiscoveryTag] = set()
@@ -261,7 +267,8 @@ class _Worker:
             info_hash(turn.tag),
             self._all.peer_id,
             self._all.key,
-            self._port,
+            # Those whom it tells reach this process from where it does.
+            self._public_port if is_public(self._ip) else self._port,
             turn.wanted,
             turn.event,
             turn.tracker_id,

@@ -27,7 +27,7 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import INSTANCE_SIZE, NodeId, Process, node_id_text
 from furymesh.core.link import Address
-from furymesh.net.addresses import packed_ip
+from furymesh.net.addresses import is_public, packed_ip
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
 from furymesh.net.outgoing import connect
@@ -72,6 +72,7 @@ class Endpoint:
     upload: list[Budget] = field(default_factory=list)
     download: list[Budget] = field(default_factory=list)
     listen_port: int = 0
+    public_port: int = 0  # that a router forwards to it, 0 for none
     features: tuple[str, ...] = ()  # offered to whoever dials this process
     noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
 
@@ -162,12 +163,16 @@ class Endpoint:
             version=PROTOCOL_VERSION,
             min_version=MIN_PROTOCOL_VERSION,
             instance=self.instance,
-            listen_port=self.listen_port,
+            listen_port=self._port_for(remote[0]) if remote else self.listen_port,
             agent=f"furymesh/{__version__}",
             features=features,
             observed_ip=packed_ip(remote[0]) if remote else b"",
             observed_port=remote[1] if remote else 0,
         )
+
+    def _port_for(self, host: str) -> int:
+        """Where `host`, and whom it tells, can dial this process."""
+        return self.public_port if self.public_port and is_public(host) else self.listen_port
 
     # --- dialling -----------------------------------------------------------------
 

@@ -204,13 +204,17 @@ class DhtConfig(_Section):
 
 
 class DiscoveryConfig(_Section):
-    """How peers are found; `peers` are asked about everything, `trackers` told of it."""
+    """How peers are found; `peers` are asked about everything, `trackers` told of it.
+
+    `port_mapping` None: the router is asked to let others in, but not to a private swarm.
+    """
 
     lan: LanConfig = LanConfig()
     dht: DhtConfig = DhtConfig()
     trackers: Annotated[tuple[TrackerUrl, ...], Field(max_length=MAX_TRACKERS)] = ()
     peers: Addresses = ()
     relays: Annotated[tuple[RelayAddress, ...], Field(max_length=MAX_RELAYS)] = ()
+    port_mapping: bool | None = None
 
 
 class SyncConfig(_Section):

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 
 import trio
 
+from furymesh.core.errors import EnvironmentFault
 from furymesh.core.ids import FileId, discovery_tag
 from furymesh.core.link import Address, Link, Tracker
 from furymesh.discovery.book import Source
 from furymesh.discovery.finder import Finder
 from furymesh.discovery.lan import Lan
-from furymesh.discovery.source import Interests, PeerSource
+from furymesh.discovery.port_mapper import PortMapper
+from furymesh.discovery.source import Interests, Mapping, PeerSource
 from furymesh.discovery.tracker import Trackers, open_trackers
 from furymesh.node.config import Config
 from furymesh.node.dht import dht_source
+from furymesh.node.port_mapping import port_mapper
 from furymesh.swarm.relays import RelayClient
 from furymesh.swarm.swarm import Swarm
 
@@ -74,6 +77,12 @@ class Discovery:
             self._tasks.start_soon(self._finder.run, self._sources(listeners, lasting))
             for relay in self.relays:
                 self._tasks.start_soon(relay.run)
+            if lasting:
+                mapper = port_mapper(
+                    self._config, self._swarm.endpoint, _hosts(listeners), self._mapped
+                )
+                if mapper is not None:
+                    self._tasks.start_soon(self._keep_mapped, mapper)
             task_status.started()
             await trio.sleep_forever()
 
@@ -123,7 +132,7 @@ class Discovery:
 
     def _sources(self, listeners: Sequence[socket.socket], lasting: bool) -> list[PeerSource]:
         config, endpoint, rng = self._config, self._swarm.endpoint, self._swarm.rng
-        listening = [str(sock.getsockname()[0]) for sock in listeners]
+        listening = _hosts(listeners)
         sources: list[PeerSource] = []
         if config.discovery.lan.enabled:
             sources.append(Lan(endpoint.identity.node_id, endpoint.instance, listening, rng))
@@ -146,6 +155,7 @@ class Discovery:
         if not named:
             return
         own = _Own(named, Interests(self._swarm.interests.port), trio.CancelScope())
+        own.interests.mapping = self._swarm.interests.mapping
         own.interests.add(tag, wanted=wanted)
         self._own[file_id] = own
         self._tasks.start_soon(self._keep_asking, file_id, own)
@@ -155,3 +165,32 @@ class Discovery:
         with own.asking:
             source = self._trackers.source(own.trackers)
             await self._finder.keep_running(source, own.interests, tags)
+
+    # --- the router -------------------------------------------------------------------
+
+    async def _keep_mapped(self, mapper: PortMapper) -> None:
+        try:
+            await mapper.run()
+        except EnvironmentFault as error:
+            self._swarm.report(str(error))
+
+    def _mapped(self, mapping: Mapping | None) -> None:
+        """Announce this process as a router lets others in to it, from now on."""
+        self._swarm.interests.mapping = mapping
+        for own in self._own.values():
+            own.interests.mapping = mapping
+        self._swarm.endpoint.public_port = mapping.port if mapping else 0
+        if mapping is None:
+            self._swarm.report("the router lets nobody in any more")
+        elif mapping.host:
+            self._swarm.report(f"the router lets others in: this node is reached at {mapping}")
+        else:
+            self._swarm.report(
+                f"the router forwards its {mapping}, but has no public address: others may not"
+                " get as far; `furymesh doctor` says what to do"
+            )
+
+
+def _hosts(listeners: Sequence[socket.socket]) -> list[str]:
+    """The IP addresses on which links are accepted."""
+    return [str(sock.getsockname()[0]) for sock in listeners]

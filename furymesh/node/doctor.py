@@ -24,6 +24,7 @@ from furymesh.core.link import Address, Tracker
 from furymesh.core.paths import shown
 from furymesh.core.units import format_size, parse_size
 from furymesh.discovery.dht import DhtSettings, open_dht
+from furymesh.discovery.port_mapper import address_behind_router
 from furymesh.discovery.source import Interests
 from furymesh.discovery.tracker import open_trackers
 from furymesh.net.addresses import is_loopback, unpacked_ip
@@ -36,12 +37,14 @@ from furymesh.net.relay import RELAY, RENDEZVOUS
 from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.dht import installed
+from furymesh.node.port_mapping import forwardable, try_mapping
 from furymesh.node.secret_file import read_psk
 from furymesh.storage.files import atomic_write, free_space
 from furymesh.wire.datagrams import Discover, Service, encode_discover
 
 NETWORK_SECONDS = 6.0  # for others to answer: a bootstrap node of the DHT takes up to 5
 MULTICAST_SECONDS = 1.0  # for our own question to come back
+INSTALL = "pip install furymesh[dht]"
 # No machine on which this version runs has an earlier date.
 RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
 AHEAD_SECONDS = 3600.0  # by which a file may be newer than now: other machines write files too
@@ -75,7 +78,7 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
     for finding in await trio.to_thread.run_sync(lambda: list(_disks(config))):
         yield finding
     yield await _port(config)
-    checks: list[Check] = [_lan, _dht]
+    checks: list[Check] = [_lan, _dht, _router]
     checks += [_tracker(Tracker.parse(url)) for url in config.discovery.trackers]
     checks += [_relay(Address.parse(text)) for text in config.discovery.relays]
     findings: dict[int, Finding] = {}
@@ -241,7 +244,7 @@ async def _dht(config: Config) -> Finding:
     if not dht.enabled:
         return Finding("DHT", Verdict.NOTE, "off: discovery.dht.enabled")
     if not installed():
-        return Finding("DHT", Verdict.NOTE, "not installed", "pip install furymesh[dht]")
+        return Finding("DHT", Verdict.NOTE, "not installed", INSTALL)
     if config.node.psk_file is not None or config.node.allow:
         return Finding("DHT", Verdict.NOTE, "not used in a private swarm")
     entrances = tuple(map(Address.parse, dht.bootstrap_nodes))
@@ -259,6 +262,39 @@ async def _dht(config: Config) -> Finding:
         return Finding("DHT", Verdict.PROBLEM, str(error))
     advice = "let UDP out, or name others in discovery.dht.bootstrap_nodes"
     return Finding("DHT", Verdict.PROBLEM, trouble or "none of its nodes answered", advice)
+
+
+async def _router(config: Config) -> Finding:
+    what, asked = "router", config.discovery.port_mapping
+    address = Address.parse(config.node.listen, any_port=True)
+    if asked is False:
+        return Finding(what, Verdict.NOTE, "not asked to let others in: discovery.port_mapping")
+    if asked is None and (config.node.psk_file or config.node.allow):
+        text = "not asked to let others in to a private swarm: discovery.port_mapping"
+        return Finding(what, Verdict.NOTE, text)
+    if not installed():
+        return Finding(what, Verdict.NOTE, "not asked to let others in", INSTALL)
+    try:
+        listeners = listen(Address(address.host, 0))
+        host = forwardable([str(sock.getsockname()[0]) for sock in listeners])
+        for sock in listeners:
+            sock.close()
+        if host is None or not address_behind_router(host):
+            text = "not asked to let others in: nothing here is behind one"
+            return Finding(what, Verdict.NOTE, text)
+        mapping, troubles = await try_mapping(host, NETWORK_SECONDS)
+    except FuryMeshError as error:
+        return Finding(what, Verdict.PROBLEM, str(error))
+    if mapping is not None and mapping.host:
+        return Finding(what, Verdict.OK, f"it lets others in, at {mapping.host}")
+    text = "it lets nobody in by itself"
+    if mapping is not None:
+        text = "it lets others in, but has no public address: it is behind another one"
+    elif troubles:
+        text += f" ({', '.join(f'{name}: {trouble}' for name, trouble in troubles.items())})"
+    port = f"TCP port {address.port}" if address.port else "a fixed port (node.listen)"
+    advice = f"forward {port} there by hand, or use a relay (discovery.relays)"
+    return Finding(what, Verdict.NOTE, text, advice)
 
 
 def _tracker(tracker: Tracker) -> Check:

@@ -35,6 +35,7 @@ from furymesh.node.config import Config
 from furymesh.node.dht import dht_problem
 from furymesh.node.discovery import Discovery
 from furymesh.node.passphrase import opened_protection
+from furymesh.node.port_mapping import mapping_problem
 from furymesh.node.secret_file import read_psk
 from furymesh.storage.bans import BanStore
 from furymesh.storage.catalog import Catalog, CatalogEntry
@@ -80,11 +81,15 @@ class Runtime:
 
     @property
     def addresses(self) -> list[str]:
-        """Where this process accepts links, as host:port."""
+        """Where this process accepts links, as host:port; last where a router lets others in."""
+        mapping = self.swarm.interests.mapping
         return [
-            str(Address(host, sock.getsockname()[1]))
-            for sock in self.listeners
-            for host in reachable_hosts(sock.getsockname()[0])
+            *(
+                str(Address(host, sock.getsockname()[1]))
+                for sock in self.listeners
+                for host in reachable_hosts(sock.getsockname()[0])
+            ),
+            *([str(mapping)] if mapping is not None and mapping.host else []),
         ]
 
     def settings(self) -> Settings:
@@ -264,8 +269,7 @@ async def _open_runtime(
     except EnvironmentFault as error:
         runtime.problems.append(str(error))
     runtime.problems += await runtime.bans.restore()
-    if (problem := dht_problem(config)) is not None:
-        runtime.problems.append(problem)
+    runtime.problems += filter(None, (dht_problem(config), mapping_problem(config)))
     if listen_on is not None:
         runtime.listeners = listen(listen_on)
         endpoint.listen_port = runtime.listeners[0].getsockname()[1]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -208,6 +208,13 @@ class RunningNode:
     node_id: str
 
 
+class Place(Protocol):
+    """Where processes can run."""
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """`argv` run there; the process keeps its pid."""
+
+
 class Mesh:
     """The processes of one test or of one module of tests."""
 
@@ -247,10 +254,16 @@ class Mesh:
         path.mkdir(exist_ok=True)
         return path
 
-    def start(self, home: Path | str, command: str, *arguments: object) -> Process:
-        """Start a command; `home` is the name of a data directory, or one of `home()`."""
+    def start(
+        self, home: Path | str, command: str, *arguments: object, on: Place | None = None
+    ) -> Process:
+        """Start a command; `home` is the name of a data directory, or one of `home()`.
+
+        `on` is a host in a lab, None for this machine.
+        """
         argv = [sys.executable, "-W", "error", "-m", "furymesh", command]
         argv += [*self._places(home), *map(str, arguments)]
+        argv = argv if on is None else on.command(argv)
         log = self.root / f"stderr-{len(self._processes)}.txt"
         process = Process(argv, log, self.files(home), self._env)
         self._processes.append(process)

@@ -113,7 +113,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        return f"{NETWORK}.{self.number + 1}"
+        return f"{self.lab.network}.{self.number + 1}"
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """`argv` run on this host; the process keeps its pid (ip execs it)."""
@@ -181,16 +181,20 @@ def _traffic(namespace: str, device: str) -> Traffic:
 class Lab:
     """Hosts on one bridge, one per shape given. Use as a context manager.
 
-    `congestion` is the congestion control of everything they send. Raises LabError
-    when a command fails; `why_not()` tells beforehand whether labs can be built at all.
+    `congestion` is the congestion control of everything they send, `network` the first
+    three numbers of their addresses. Raises LabError when a command fails; `why_not()`
+    tells beforehand whether labs can be built at all.
     """
 
-    def __init__(self, shapes: Sequence[Shape], congestion: str = "cubic") -> None:
+    def __init__(
+        self, shapes: Sequence[Shape], congestion: str = "cubic", network: str = NETWORK
+    ) -> None:
         if not 1 <= len(shapes) <= MAX_HOSTS:
             raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {len(shapes)}")
         self.name = f"fmlab-{os.getpid()}-{secrets.token_hex(3)}"
         self.bridge = f"{self.name}-br"
         self.hosts = tuple(Host(self, number, shape) for number, shape in enumerate(shapes))
+        self.network = network
         self._congestion = congestion
         self._cleanup = ExitStack()
 
@@ -269,7 +273,7 @@ class Lab:
         _run("ip", "-n", inside, "link", "set", "eth0", "up")
         own = f"{host.address}/24"
         _run("ip", "-n", inside, "addr", "add", own, "dev", "eth0", "noprefixroute")
-        everyone = f"{NETWORK}.0/24"
+        everyone = f"{self.network}.0/24"
         _run(
             "ip", "-n", inside, "route", "add", everyone, "dev", "eth0", "congctl", self._congestion
         )

@@ -2,7 +2,7 @@
 
 Run as `lan_flood.py --rate N --tell N --seed N HOST…`; the hosts are addresses of its own
 from which it sends. After N datagrams it says how many of each kind it sent, and goes on
-until it is ended.
+until it is ended. With `--at HOST` all of it goes to that host, where nobody asked.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from furymesh.wire.datagrams import (
 )
 
 BATCH_SECONDS = 0.02
+POOL = 500  # datagrams of a kind: making them must not take the processor from others
 FAKES = 10  # one datagram of so many makes up a peer
 
 
@@ -37,7 +38,9 @@ class Flood:
         self.rng = Random(seed)
         self.sent: Counter[str] = Counter()
         self.tags: list[DiscoveryTag] = []
+        self.pools: dict[str, list[bytes]] = {}
         self.targets: list[tuple[str, int]] = []
+        self.at: str | None = None
         self.ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.ears.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.ears.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -64,15 +67,28 @@ class Flood:
         if isinstance(message, Discover) and sender not in self.targets:
             self.targets = [*self.targets, sender][-8:]
             self.tags = list({*self.tags, *message.tags})[-8:]
+            self.pools.clear()
 
     def send(self) -> None:
         kind = "fake" if self.rng.randrange(FAKES) == 0 else self.rng.choice(_KINDS)
         raw = self._make(kind)
         to = self.rng.choice(self.targets) if kind != "question" else (GROUP_V4, PORT)
+        if self.at is not None:
+            to = (self.at, PORT)
         self.rng.choice(self.mouths).sendto(raw, to)
         self.sent[kind] += 1
 
     def _make(self, kind: str) -> bytes:
+        """A datagram: of made-up peers each is another, of the rest many are sent again."""
+        if kind == "fake":
+            return self._made(kind)
+        pool = self.pools.setdefault(kind, [])
+        if len(pool) < POOL:
+            pool.append(self._made(kind))
+            return pool[-1]
+        return self.rng.choice(pool)
+
+    def _made(self, kind: str) -> bytes:
         rng = self.rng
         node_id, instance = NodeId(rng.randbytes(32)), rng.randbytes(8)
         tag = rng.choice(self.tags)
@@ -98,11 +114,13 @@ _KINDS = ("question", "noise", "deep", "mutated")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--tell", type=int, required=True)
+    parser.add_argument("--tell", type=int, default=0)
+    parser.add_argument("--at")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("hosts", nargs="+")
     options = parser.parse_args()
     flood = Flood(options.hosts, options.seed)
+    flood.at = options.at
     print(json.dumps({"event": "ready"}), flush=True)
     while not flood.targets:
         flood.listen(None)

@@ -56,8 +56,10 @@ def behind(router: Host, kind: Nat) -> Guest:
         _rule(router, "-t", "nat", "-A", "PREROUTING", *inwards)
     else:
         unasked = ("-i", "eth0", "-m", "conntrack", "--ctstate", "NEW,INVALID", "-j", "DROP")
-        for chain in ("INPUT", "FORWARD"):
-            _rule(router, "-A", chain, *unasked)
+        _rule(router, "-A", "INPUT", *unasked)
+        forwarded = ("-i", "eth0", "-m", "conntrack", "--ctstate", "DNAT", "-j", "ACCEPT")
+        _rule(router, "-A", "FORWARD", *forwarded)
+        _rule(router, "-A", "FORWARD", *unasked)
     return guest
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.apart import ALONE
 from tests.e2e.mesh import Event, Mesh, Process, finished, same, write_blob
 from tests.netns.lab import Host, Lab, LabError, Shape, mbit
-from tests.netns.nat import Guest, Nat, behind
+from tests.netns.nat import Nat, behind
 from tests.waiting import block_until
 
 RATE = mbit(40)
@@ -36,8 +36,6 @@ class Neighbourhood:
 
     relay: Host
     source: Path
-    link: str
-    seed: Process
     get: Callable[[], Process]
 
     def carried(self) -> int:
@@ -48,9 +46,11 @@ class Neighbourhood:
 @pytest.fixture
 def neighbourhood(mesh: Mesh, lab_needed: None) -> Iterator[Callable[..., Neighbourhood]]:
     with ExitStack() as stack:
+        node = ("node", "--json", "--listen")
 
         def build(seed_nat: Nat, get_nat: Nat, size: int = SIZE) -> Neighbourhood:
             lab = stack.enter_context(Lab([Shape(RATE, RATE)] * 3))
+            stack.callback(mesh.close)
             relay, *routers = lab.hosts
             try:
                 guests = [
@@ -62,31 +62,16 @@ def neighbourhood(mesh: Mesh, lab_needed: None) -> Iterator[Callable[..., Neighb
             source = write_blob(mesh.root / "content.bin", size, seed=17)
             link = mesh.share("seed", source, chunk_size=256 * 1024).link.text
 
-            def run(host: Host | Guest, name: str, command: str, *arguments: object) -> Process:
-                home = mesh.home(name)
-                places = ["--config", str(mesh.config_of(home)), "--data-dir", str(home)]
-                argv = [sys.executable, "-m", "furymesh", command, *places, "--json"]
-                process = Process(
-                    host.command([*argv, *map(str, arguments)]),
-                    mesh.root / f"{name}.err",
-                    mesh.files(home),
-                    dict(os.environ),
-                )
-                stack.callback(process.clean_up)
-                return process
-
             mesh.home("relay", "node: {relay: true}\n")
-            started = run(relay, "relay", "node", "--listen", f"{relay.address}:{PORT}")
+            started = mesh.start("relay", *node, f"{relay.address}:{PORT}", on=relay)
             node_id = started.expect("listening")["node_id"]
+            relays = {**ALONE, "relays": [f"{node_id}@{relay.address}:{PORT}"]}
             for name in ("seed", "leecher"):
-                mesh.config_of(mesh.home(name)).write_text(
-                    "discovery: {lan: {enabled: false}, dht: {enabled: false},"
-                    f' relays: ["{node_id}@{relay.address}:{PORT}"]}}\n'
-                )
-            seed = run(guests[0], "seed", "node", "--listen", f"0.0.0.0:{PORT}")
+                mesh.home(name, discovery=f"discovery: {json.dumps(relays)}\n")
+            seed = mesh.start("seed", *node, f"0.0.0.0:{PORT}", on=guests[0])
             seed.expect("listening")
-            get = ("get", link, "--timeout", PATIENCE)
-            return Neighbourhood(relay, source, link, seed, lambda: run(guests[1], "leecher", *get))
+            get = ("leecher", "get", link, "--json", "--timeout", PATIENCE)
+            return Neighbourhood(relay, source, lambda: mesh.start(*get, on=guests[1]))
 
         yield build
 

@@ -6,8 +6,6 @@ off hears nothing, not even a reset: its links look alive until something gives 
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -106,30 +104,18 @@ def trial(mesh: Mesh, lab_needed: None) -> Iterator[Callable[..., Trial]]:
 
         def start(leechers: int, size: int = SIZE, loss: float = 0.0) -> Trial:
             lab = stack.enter_context(Lab([Shape(RATE, RATE)] * (leechers + 1)))
+            stack.callback(mesh.close)
             for host in lab.hosts if loss else ():
                 host.lose(loss)
             source = write_blob(mesh.root / "content.bin", size, seed=13)
             link = mesh.share("seed", source, chunk_size=256 * 1024).link.text
 
-            def run(host: Host, name: str, command: str, *arguments: object) -> Process:
-                home = mesh.home(name)
-                places = ["--config", str(mesh.config_of(home)), "--data-dir", str(home)]
-                argv = [sys.executable, "-m", "furymesh", command, *places, "--json"]
-                process = Process(
-                    host.command([*argv, *map(str, arguments)]),
-                    mesh.root / f"{name}.err",
-                    mesh.files(home),
-                    dict(os.environ),
-                )
-                stack.callback(process.clean_up)
-                return process
-
             first, *others = lab.hosts
             address = f"{first.address}:{PORT}"
-            seed = run(first, "seed", "node", "--listen", address)
+            seed = mesh.start("seed", "node", "--json", "--listen", address, on=first)
             seed.expect("listening")
-            get = ("get", link, "--peer", address, "--timeout", PATIENCE)
-            running = [run(host, f"leecher{n}", *get) for n, host in enumerate(others)]
+            get = ("get", link, "--json", "--peer", address, "--timeout", PATIENCE)
+            running = [mesh.start(f"leecher{n}", *get, on=host) for n, host in enumerate(others)]
             return Trial(lab.hosts, source, seed, running)
 
         yield start

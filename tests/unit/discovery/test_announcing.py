@@ -82,6 +82,17 @@ def test_completion_is_told_at_once_and_once() -> None:
     assert take(told, told.wake).event is Event.NONE
 
 
+def test_what_was_told_is_told_again_at_once_when_it_is_to_be_renewed() -> None:
+    told = schedule()
+    told.follow([ONE], [], 0)
+    told.renew(0)
+    assert take(told, 0) == Turn(ONE, Event.STARTED, False, b"")
+    assert told.next(1) is None
+    told.renew(1)
+    assert take(told, 1) == Turn(ONE, Event.NONE, False, b"")
+    assert within(told.wake - 1, 1800)
+
+
 def test_completion_is_told_before_the_end() -> None:
     told = schedule()
     told.follow([ONE], [ONE], 0)

@@ -19,7 +19,7 @@ from furymesh.core.link import Address
 from furymesh.discovery import dht_entrances, dht_source
 from furymesh.discovery.dht import Dht, DhtSettings, open_dht
 from furymesh.discovery.dht_source import DhtSource
-from furymesh.discovery.source import Interests, Sighting
+from furymesh.discovery.source import Interests, Mapping, Sighting
 from furymesh.net.identity import Identity
 from tests.dht import DhtNetwork, announced
 from tests.waiting import stays, until
@@ -114,6 +114,25 @@ async def test_what_is_wanted_no_more_is_not_told_of(dht_nodes: DhtNetwork) -> N
         assert not peer.addresses()
 
 
+@pytest.mark.parametrize("linked", [0, 1])
+async def test_who_was_told_only_of_the_dead_looks_on(
+    dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch, linked: int
+) -> None:
+    monkeypatch.setattr(dht_source, "LAST_PAUSE", 100.0)
+    async with running(dht_nodes, PEER_HOST) as peer, stranger(dht_nodes) as dht:
+        peer.interests.peers = lambda tag: linked
+        dht.announce(info_hash(TAG), 7001)
+        peer.interests.add(TAG, wanted=True)
+        if not linked:
+            await until(lambda: peer.addresses() == {f"{OTHER_HOST}:7001"}, 10)
+            dht.announce(info_hash(TAG), 7002)
+            await until(lambda: f"{OTHER_HOST}:7002" in peer.addresses(), 10)
+        else:
+            await trio.sleep(1.0)
+            heard = len(peer.told)
+            await stays(lambda: len(peer.told) == heard, 1.0)
+
+
 async def test_who_accepts_no_links_announces_nothing(dht_nodes: DhtNetwork) -> None:
     async with (
         running(dht_nodes, SEED_HOST, port=0) as mute,
@@ -190,6 +209,20 @@ async def test_a_node_is_found_by_its_record_wherever_it_is_now(dht_nodes: DhtNe
         hosts[0] = MOVED_HOST
         moved = str(Address(MOVED_HOST, PORT, me.node_id))
         await until(lambda: moved in peer.addresses(), 10)
+
+
+async def test_where_a_router_lets_others_in_is_in_the_record(dht_nodes: DhtNetwork) -> None:
+    me = identity()
+    async with (
+        running(dht_nodes, PEER_HOST, entrance=1) as peer,
+        running(dht_nodes, SEED_HOST, identity=me) as seed,
+    ):
+        seed.interests.mapping = Mapping(40001, "1.2.3.4")
+        peer.interests.add(TAG, wanted=True)
+        peer.interests.seek(TAG, [me.node_id])
+        mapped = str(Address("1.2.3.4", 40001, me.node_id))
+        await until(lambda: mapped in peer.addresses(), 10)
+        assert str(Address(SEED_HOST, PORT, me.node_id)) in peer.addresses()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from furymesh.core.ids import FileId, NodeId, Process, discovery_tag
 from furymesh.core.link import Address
 from furymesh.discovery.book import MAX_OF_SOURCE, PeerBook, Source
 from furymesh.discovery.finder import MAX_RETRY, Finder
-from furymesh.discovery.source import Interests, Sighting, Tell
+from furymesh.discovery.source import Interests, Mapping, Sighting, Tell
 from furymesh.net.interfaces import local_ipv4
 from tests.waiting import until
 
@@ -126,7 +126,11 @@ def test_this_process_is_not_its_own_peer() -> None:
     setting.see(FAR, process=ME)
     for host in local_ipv4():
         setting.see(host, PORT, teller=host)
+    setting.interests.mapping = Mapping(40001, "1.2.3.4")
+    setting.see("1.2.3.4", 40001)
     assert not setting.known
+    setting.see("1.2.3.4", PORT)  # another one behind that router
+    assert setting.known
 
 
 def test_a_process_that_is_linked_is_not_dialled() -> None:

@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from furymesh.core.ids import DiscoveryTag
-from furymesh.discovery.source import Interests
+from furymesh.discovery.source import Interests, Mapping
 from tests.waiting import until
 
 ONE, TWO = DiscoveryTag(b"1" * 32), DiscoveryTag(b"2" * 32)
@@ -25,6 +25,22 @@ def test_who_accepts_no_links_announces_nothing() -> None:
     interests.add(ONE, wanted=True)
     assert interests.announced == set()
     assert interests.wanted == {ONE}
+
+
+async def test_what_a_router_forwards_is_announced_to_the_internet() -> None:
+    interests = Interests(7654)
+    assert interests.public_port == 7654
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(interests.changed)
+        await trio.testing.wait_all_tasks_blocked()
+        interests.mapping = Mapping(40001, "1.2.3.4")
+    assert (interests.port, interests.public_port) == (7654, 40001)
+    assert str(interests.mapping) == "1.2.3.4:40001"
+    interests.mapping = None
+    assert interests.public_port == 7654
+    nobody = Interests(0)
+    nobody.mapping = Mapping(40001, "1.2.3.4")
+    assert nobody.public_port == 0
 
 
 async def test_who_waits_hears_of_each_change_and_of_nothing_else() -> None:

@@ -20,7 +20,7 @@ from furymesh.core.ids import info_hash
 from furymesh.core.link import Address, Tracker
 from furymesh.discovery import announcing, tracker_http, tracker_places, tracker_udp
 from furymesh.discovery import tracker as tracker_module
-from furymesh.discovery.source import Sighting
+from furymesh.discovery.source import Mapping, Sighting
 from furymesh.discovery.tracker import open_trackers
 from furymesh.discovery.tracker_places import Resolver, check_place, check_redirect
 from furymesh.wire import tracker as wire
@@ -52,6 +52,21 @@ async def test_two_nodes_meet(scheme: str) -> None:
         assert second.numwant == wire.MAX_PEERS
         assert first.peer_id != second.peer_id
         assert first.key != second.key
+
+
+@pytest.mark.parametrize(("public", "port"), [(True, 40001), (False, 7001)])
+async def test_a_public_tracker_is_told_of_the_port_that_a_router_forwards(
+    public: bool, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "is_public", lambda host: public)
+    async with (
+        open_tracker(TestTracker()) as tracker,
+        open_source(tracker.url("udp"), port=7001, wanted=False) as seed,
+    ):
+        await until(lambda: tracker.heard)
+        seed.interests.mapping = Mapping(40001, "1.2.3.4")
+        await until(lambda: len(tracker.heard) == 2)
+        assert [heard.port for heard in tracker.heard] == [7001, port]
 
 
 @either

@@ -65,6 +65,17 @@ async def test_both_ends_know_each_other(identities: list[Identity]) -> None:
         link.close()
 
 
+def test_strangers_from_outside_hear_of_the_port_that_a_router_forwards(
+    identities: list[Identity],
+) -> None:
+    one = Endpoint(identities[0], listen_port=7000)
+    assert one._hello(("1.2.3.4", 9)).listen_port == 7000
+    one.public_port = 40001
+    assert one._hello(("1.2.3.4", 9)).listen_port == 40001
+    assert one._hello(("192.168.1.4", 9)).listen_port == 7000
+    assert one._hello(None).listen_port == 7000
+
+
 async def test_wrong_node_is_refused(identities: list[Identity]) -> None:
     one, two = map(Endpoint, identities)
     async with serving(one) as (address, links):

@@ -16,7 +16,7 @@ from furymesh.net.interfaces import interfaces
 from furymesh.net.multicast import Multicast
 from furymesh.node import doctor
 from furymesh.node.doctor import Finding, Verdict, examine
-from tests.apart import apart
+from tests.apart import ALONE, apart
 from tests.tracker_server import TestTracker, open_tracker
 
 
@@ -39,6 +39,7 @@ async def test_where_all_is_well_it_says_so(tmp_path: Path) -> None:
         "port": Verdict.OK,
         "local network": Verdict.NOTE,
         "DHT": Verdict.NOTE,
+        "router": Verdict.NOTE,
     }
     assert not (data / "doctor.probe").exists()
 
@@ -99,6 +100,24 @@ async def test_a_tracker_that_answers_and_one_that_does_not(
     verdicts = {what: one.verdict for what, one in found.items() if what.startswith("tracker")}
     assert sorted(verdicts.values()) == [Verdict.OK, Verdict.PROBLEM]
     assert found["tracker http://127.0.0.1:9"].verdict is Verdict.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"discovery": {"port_mapping": False}}, "discovery.port_mapping"),
+        ({"node": {"allow": [node_id_text(bytes(32))]}}, "private swarm"),
+        ({}, "nothing here is behind one"),
+    ],
+)
+async def test_a_router_is_asked_only_where_a_node_would_ask_it(
+    tmp_path: Path, sections: dict[str, Any], why: str
+) -> None:
+    node = {"listen": "127.0.0.1:0", **sections.get("node", {})}
+    discovery = {**ALONE, "port_mapping": None, **sections.get("discovery", {})}
+    found = (await findings(tmp_path, node=node, discovery=discovery))["router"]
+    assert found.verdict is Verdict.NOTE
+    assert why in found.text
 
 
 async def test_a_relay_that_is_nobody_is_a_problem(tmp_path: Path) -> None:

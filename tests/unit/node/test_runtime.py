@@ -11,6 +11,7 @@ from furymesh.core.errors import EnvironmentFault, LocalDataError
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
+from furymesh.discovery.source import Mapping
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.throttle import SHARED_CREDIT_SECONDS, Budget
 from furymesh.node import face
@@ -45,6 +46,22 @@ async def test_addresses_are_where_links_are_accepted(config: Config) -> None:
         await stream.aclose()
     with pytest.raises(OSError, match="all attempts"):
         await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_where_a_router_lets_others_in_is_an_address_too(config: Config) -> None:
+    async with open_runtime(config, listen_on=HERE) as runtime:
+        (own,) = runtime.addresses
+        said: list[str] = []
+        runtime.swarm.report = said.append
+        runtime.discovery._mapped(Mapping(40001, "1.2.3.4"))
+        assert runtime.addresses == [own, "1.2.3.4:40001"]
+        assert runtime.endpoint.public_port == 40001
+        runtime.discovery._mapped(Mapping(40001))
+        assert runtime.addresses == [own]
+        runtime.discovery._mapped(None)
+        assert runtime.endpoint.public_port == 0
+        assert len(said) == 3
+        assert "1.2.3.4:40001" in said[0]
 
 
 async def test_without_a_listener_nobody_can_come(config: Config) -> None:
