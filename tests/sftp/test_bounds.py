@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,25 @@ QUICK = 0.3  # seconds, for limits that are longer in earnest
 BOUND = 5.0  # for what has a limit of QUICK, on a busy machine
 
 
-@pytest.mark.parametrize("trick", ["endless", "silent"])
+@pytest.mark.parametrize(
+    ("trick", "limit", "told"),
+    [
+        ("endless", ("MAX_ENTRIES", 300), "lists more than 300"),
+        ("silent", ("LISTING_SECONDS", QUICK), "is not being listed"),
+    ],
+    ids=["endless", "silent"],
+)
 def test_a_listing_without_end_is_given_up(
-    face: Face, tmp_path: Path, trick: str, monkeypatch: pytest.MonkeyPatch
+    face: Face,
+    tmp_path: Path,
+    trick: str,
+    limit: tuple[str, float],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("furymesh.sftp.remote.MAX_ENTRIES", 300)
-    monkeypatch.setattr("furymesh.sftp.remote.LISTING_SECONDS", QUICK)
+    monkeypatch.setattr(f"furymesh.sftp.remote.{limit[0]}", limit[1])
     with serving("asyncssh", trick=trick) as server:
-        with pytest.raises(ProtocolError, match=r"lists more than 300|is not being listed"):
+        with pytest.raises(ProtocolError, match=told):
             face.read(server, str(tmp_path), tmp_path / "back")
         # The connection is as good as before, where the server still takes requests.
         if face.blocking and trick == "endless":
@@ -55,20 +67,25 @@ def test_leaving_cancelled_ends_though_the_server_is_silent(
         monkeypatch.setattr(f"furymesh.sftp.{module}.CLEANUP_SECONDS", QUICK)
     source, target = make_file("source", SIZE), tmp_path / "target"
 
-    async def call() -> float:
-        begun = 0.0
-        with trio.CancelScope() as scope:
-            async with AsyncConnection(**server.address) as connection:
-                await connection.sftp_write(source, str(target))
-                with server.stopped():
-                    scope.deadline = trio.current_time() + QUICK
-                    begun = time.monotonic()
-                    names = (source, str(target)) if direction == "write" else (str(source), target)
-                    await getattr(connection, f"sftp_{direction}")(*names, atomic=True)
-        assert scope.cancelled_caught
-        return time.monotonic() - begun
+    names = (source, str(target)) if direction == "write" else (str(source), target)
+    begun: list[float] = []
 
-    assert trio.run(call) < BOUND
+    async def call() -> None:
+        with ExitStack() as stopped, trio.CancelScope() as scope:
+
+            def stop(done: int, total: int) -> None:
+                if not begun:  # both files are open by now
+                    stopped.enter_context(server.stopped())
+                    scope.deadline = trio.current_time() + QUICK
+                    begun.append(time.monotonic())
+
+            async with AsyncConnection(**server.address) as connection:
+                transfer = getattr(connection, f"sftp_{direction}")
+                await transfer(*names, atomic=True, progress=stop)
+        assert scope.cancelled_caught
+
+    trio.run(call)
+    assert time.monotonic() - begun[0] < BOUND
 
 
 def test_closing_ends_though_the_server_is_silent(server: Server) -> None:

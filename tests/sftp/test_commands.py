@@ -142,7 +142,11 @@ def test_no_resume_begins_anew_and_no_atomic_needs_no_other_name(
         (("put", "/no/such", "sftp://127.0.0.1/x"), 1, "there is no file or folder at /no/such"),
         (("put", "x", "sftp://me:secret@127.0.0.1/x"), 2, "the URL holds a password"),
         (("get", "http://secret/x", "x"), 2, "is not an SFTP URL"),
-        (("get", "URL", "x", "--verify", "head"), 2, "verify is one of tail, full and size"),
+        (
+            ("get", "sftp://127.0.0.1:1/x", "x", "--verify", "head"),
+            2,
+            "verify is one of tail, full and size",
+        ),
         (("get", "URL", "x", "--jobs", "0"), 2, "jobs is a number from 1"),
         (("get", "URL", "x", "-i", "/no/key"), 2, "cannot read /no/key: no such file"),
         (("get", "URL", "x", "--ssh-config", "/no/config"), 2, "cannot read /no/config"),
