@@ -26,6 +26,8 @@ COMMANDS = (
     "show-resume",
     "clean-resume",
     "verify",
+    "sync serve",
+    "sync push",
     "sftp put",
     "sftp get",
     "peers",
@@ -34,7 +36,10 @@ COMMANDS = (
     "demo",
 )
 
-GROUPS = {"sftp": "Move files and folders to and from SFTP servers."}
+GROUPS = {
+    "sync": "Keep a folder in step with a server, one way, through any interruption.",
+    "sftp": "Move files and folders to and from SFTP servers.",
+}
 
 EXAMPLES = """
 furymesh share movie.mkv           # prints a link; give it to a friend

@@ -92,7 +92,7 @@ def safe_name(hint: str, fallback: str) -> str:
     name = _ILLEGAL.sub("_", last).lstrip(". ").rstrip(". ")
     # Again after the cut, which may leave a device's name of "con", many spaces, "x".
     name = _defused(_cut(_defused(name)))
-    return fallback if _component_fault(name) or not name.strip("_") else name
+    return fallback if component_fault(name) or not name.strip("_") else name
 
 
 def _defused(name: str) -> str:
@@ -112,8 +112,8 @@ def _cut(name: str) -> str:
     return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + dot + extension
 
 
-def _component_fault(name: str) -> str | None:
-    """Why this component is refused, in words that end the message."""
+def component_fault(name: str) -> str | None:
+    """Why this component is refused, in words that end the message; None if it is not."""
     if name in ("", ".", ".."):
         return "a component is empty, . or .."
     illegal = _ILLEGAL.search(name)
@@ -137,7 +137,7 @@ def _path_fault(path: str) -> str | None:
     if len(components) > MAX_COMPONENTS:
         return f"it has more than {MAX_COMPONENTS} components"
     for component in components:
-        fault = _component_fault(component)
+        fault = component_fault(component)
         if fault:
             return fault
     if len(path.encode()) > MAX_PATH_BYTES:

@@ -7,7 +7,7 @@ synchronous, so a link never sees a half-made decision.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -17,12 +17,16 @@ from furymesh.wire import messages as m
 if TYPE_CHECKING:
     from furymesh.net.secure_link import SecureLink
 
+# What announces bytes: Data where shares are live, ArchiveData where folders are synced.
+# No link carries both, so a handler names the one that it knows.
+Announced = Any
+
 
 class Piece(Protocol):
-    """A run of bytes of one chunk, on its way out."""
+    """A run of bytes of one chunk or of some files, on its way out."""
 
     @property
-    def message(self) -> m.Data:
+    def message(self) -> m.Data | m.ArchiveData:
         """Which bytes these are."""
 
     def read_now(self, view: memoryview) -> bool:
@@ -38,13 +42,13 @@ class LinkHandler(Protocol):
     def message(self, link: SecureLink, message: m.Message) -> None:
         """A legal control message arrived."""
 
-    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+    def sink(self, link: SecureLink, data: Announced) -> memoryview | None:
         """Where the announced bytes go, exactly `data.length` long; None: wait for room."""
 
-    async def room(self, link: SecureLink, data: m.Data) -> None:
+    async def room(self, link: SecureLink, data: Announced) -> None:
         """Return when `sink` should be asked again."""
 
-    def filled(self, link: SecureLink, data: m.Data) -> None:
+    def filled(self, link: SecureLink, data: Announced) -> None:
         """The bytes announced by `data` are all in their sink."""
 
     def departing(self, link: SecureLink) -> None:
@@ -63,13 +67,13 @@ class Shareless:
     def message(self, link: SecureLink, message: m.Message) -> None:
         """Ignored."""
 
-    def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
+    def sink(self, link: SecureLink, data: Announced) -> memoryview | None:
         raise ProtocolError("chunk bytes that nobody asked for")
 
-    async def room(self, link: SecureLink, data: m.Data) -> None:
+    async def room(self, link: SecureLink, data: Announced) -> None:
         await trio.lowlevel.checkpoint()
 
-    def filled(self, link: SecureLink, data: m.Data) -> None:
+    def filled(self, link: SecureLink, data: Announced) -> None:
         """Never asked."""
 
     def departing(self, link: SecureLink) -> None:

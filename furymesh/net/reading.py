@@ -15,7 +15,7 @@ import trio
 from furymesh.core.errors import LinkClosedError, ProtocolError
 from furymesh.core.paths import shown
 from furymesh.net.buffers import Buffers
-from furymesh.net.handler import LinkHandler, Traffic
+from furymesh.net.handler import Announced, LinkHandler, Traffic
 from furymesh.net.stream import ByteStream
 from furymesh.wire import messages as m
 from furymesh.wire.records import (
@@ -62,7 +62,7 @@ class LinkReader:
         self._came = 0  # bytes received or waiting when `heard_at` last looked
         self._rate = 0.0  # bytes per second arriving, in the last sample
         self._sample = (0, self._heard)
-        self._data = m.Data(0, 0, 0, 0)  # the piece that is arriving, and where it goes
+        self._data: Announced = m.Data(0, 0, 0, 0)  # the piece that is arriving, and where it goes
         self._sink = memoryview(b"")
 
     @property
@@ -125,7 +125,7 @@ class LinkReader:
 
     def _consume(
         self, link: SecureLink, handler: LinkHandler, buffer: memoryview
-    ) -> tuple[int, m.Data | None]:
+    ) -> tuple[int, Announced | None]:
         """Open every whole record in a buffer, or those before the peer must take answers.
 
         Returns how far it came and, if it stopped for want of a slab, the Data
@@ -143,7 +143,7 @@ class LinkReader:
                 self._open_payload(link, handler, cipher)
                 continue
             message = self._session.received(self._opening.open(cipher))
-            if isinstance(message, m.Data):
+            if isinstance(message, m.Data | m.ArchiveData):
                 if not self._begin(link, handler, message):
                     return at, message
             else:
@@ -156,7 +156,7 @@ class LinkReader:
                     break
         return at, None
 
-    def _begin(self, link: SecureLink, handler: LinkHandler, data: m.Data) -> bool:
+    def _begin(self, link: SecureLink, handler: LinkHandler, data: Announced) -> bool:
         sink = handler.sink(link, data)
         if sink is None:
             return False

@@ -38,6 +38,7 @@ from furymesh.node.config_file import ConfigFile, describe, read_config_file
 CONFIG_VARIABLE = "FURYMESH_CONFIG"
 FILE_NAME = "config.yaml"
 DEFAULT_LISTEN = "0.0.0.0:7654"
+DEFAULT_SYNC_LISTEN = "0.0.0.0:7656"
 DEFAULT_RESERVE = "64MiB"
 # Run for years by those who make libtorrent, BitTorrent and Transmission.
 PUBLIC_BOOTSTRAP = (
@@ -218,7 +219,18 @@ class DiscoveryConfig(_Section):
 
 
 class SyncConfig(_Section):
-    """One-way folder sync; it has no keys yet."""
+    """One-way folder sync: what either end does unless its options say otherwise."""
+
+    archive: ConfigPath | None = None
+    # A server,
+    listen: ListenAddress = DEFAULT_SYNC_LISTEN
+    sync_rate: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = 300
+    max_sessions: Annotated[int, Field(ge=1, le=64)] = 1
+    allow: Annotated[tuple[ListedNode, ...], Field(max_length=MAX_LISTED)] = ()
+    # and a client.
+    client_id: Annotated[str, Field(max_length=64)] | None = None
+    server: PeerAddress | None = None
+    exclude: Annotated[tuple[str, ...], Field(max_length=MAX_LISTED)] = ()
 
 
 class ApiConfig(_Section):

@@ -38,27 +38,52 @@ def hash_content(
     """
     digests = bytearray(geometry.chunk_count * DIGEST_SIZE)
     chunks = iter(range(geometry.chunk_count))
-    hashed = [0] * min(threads, geometry.chunk_count)  # bytes, by worker
+
+    def work(count: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+        slab = memoryview(bytearray(min(geometry.chunk_size, geometry.size)))
+        for chunk in chunks:
+            if stopped():
+                return
+            length = content.read_chunk_into(chunk, slab)
+            at = chunk * DIGEST_SIZE
+            digests[at : at + DIGEST_SIZE] = algorithm.digest(slab[:length])
+            count(length)
+
+    in_threads(work, min(threads, geometry.chunk_count), progress, cancelled)
+    return bytes(digests)
+
+
+def in_threads(
+    work: Callable[[Callable[[int], None], Callable[[], bool]], None],
+    threads: int,
+    progress: Callable[[int], object],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Run `work(count, stopped)` in so many threads until all have returned.
+
+    Each counts the bytes that it has hashed, and is to return soon once it is
+    stopped: another one failed, or the caller's `cancelled` said so. Raises what
+    a worker raised, and HashingStopped.
+    """
+    hashed = [0] * threads  # bytes, by worker
     errors: list[BaseException] = []
     stop = threading.Event()
 
-    def work(number: int) -> None:
-        slab = memoryview(bytearray(min(geometry.chunk_size, geometry.size)))
+    def guarded(number: int) -> None:
+        def count(size: int) -> None:
+            hashed[number] += size
+
         try:
-            for chunk in chunks:
-                if stop.is_set():
-                    return
-                length = content.read_chunk_into(chunk, slab)
-                at = chunk * DIGEST_SIZE
-                digests[at : at + DIGEST_SIZE] = algorithm.digest(slab[:length])
-                hashed[number] += length
+            work(count, stop.is_set)
         except BaseException as error:
             errors.append(error)
             stop.set()
 
     workers = [
-        threading.Thread(target=work, args=(number,), name=f"furymesh-hash-{number}", daemon=True)
-        for number in range(len(hashed))
+        threading.Thread(
+            target=guarded, args=(number,), name=f"furymesh-hash-{number}", daemon=True
+        )
+        for number in range(threads)
     ]
     try:
         for worker in workers:
@@ -71,7 +96,6 @@ def hash_content(
                 worker.join()
     if errors:
         raise errors[0]
-    return bytes(digests)
 
 
 def _watch(

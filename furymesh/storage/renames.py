@@ -37,19 +37,22 @@ def rename_no_replace(source: Path, target: Path) -> None:
         raise
 
 
-def rename_no_replace_in(directory: int | None, source: _Name, target: _Name) -> None:
-    """`rename_no_replace` of two names in an open directory; raises OSError."""
-    if _renameat2(directory, source, target, _RENAME_NOREPLACE):
+def rename_no_replace_in(
+    directory: int | None, source: _Name, target: _Name, *, into: int | None = None
+) -> None:
+    """`rename_no_replace` of two names in an open directory, or `into` another; raises OSError."""
+    other = directory if into is None else into
+    if _renameat2(directory, source, target, _RENAME_NOREPLACE, other):
         return
+    at = {"src_dir_fd": directory, "dst_dir_fd": other}
     if stat.S_ISDIR(os.stat(source, dir_fd=directory, follow_symlinks=False).st_mode):
-        os.mkdir(target, dir_fd=directory)
+        os.mkdir(target, dir_fd=other)
         try:
-            os.rename(source, target, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(source, target, **at)
         except OSError:
-            os.rmdir(target, dir_fd=directory)
+            os.rmdir(target, dir_fd=other)
             raise
     else:
-        at = {"src_dir_fd": directory, "dst_dir_fd": directory}
         os.link(source, target, **at, follow_symlinks=False)
         os.unlink(source, dir_fd=directory)
 
@@ -66,7 +69,7 @@ def rename_exchange(one: Path, other: Path) -> None:
 
 def rename_exchange_in(directory: int | None, one: _Name, other: _Name) -> None:
     """`rename_exchange` of two names in an open directory; raises OSError."""
-    if _renameat2(directory, one, other, _RENAME_EXCHANGE):
+    if _renameat2(directory, one, other, _RENAME_EXCHANGE, directory):
         return
     at = {"src_dir_fd": directory, "dst_dir_fd": directory}
     above, name = os.path.split(other)
@@ -80,13 +83,16 @@ def rename_exchange_in(directory: int | None, one: _Name, other: _Name) -> None:
     os.rename(aside, one, **at)
 
 
-def _renameat2(directory: int | None, source: _Name, target: _Name, flags: int) -> bool:
+def _renameat2(
+    directory: int | None, source: _Name, target: _Name, flags: int, into: int | None
+) -> bool:
     """Try renameat2(2); False where it is not offered, OSError where it fails."""
     function = _libc_renameat2()
     if function is None:
         return False
-    at = _AT_FDCWD if directory is None else directory
-    if function(at, os.fsencode(source), at, os.fsencode(target), flags) == 0:
+    before = _AT_FDCWD if directory is None else directory
+    after = _AT_FDCWD if into is None else into
+    if function(before, os.fsencode(source), after, os.fsencode(target), flags) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:

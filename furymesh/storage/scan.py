@@ -55,9 +55,16 @@ class Facts(NamedTuple):
 
 def settle(facts: Sequence[Facts]) -> None:
     """Wait until a write would show: two within one tick of the clock leave the same times."""
-    newest = max((fact.ctime_ns for fact in facts), default=0)
-    while 0 <= time.time_ns() - newest < SETTLE_NS and _file_time_ns() <= newest:
-        threading.Event().wait(SETTLE_LOOK_SECONDS)  # time.sleep asks a clock that may jump
+    if facts:
+        newest = max(facts, key=lambda fact: fact.ctime_ns)
+        while not is_settled(newest):
+            threading.Event().wait(SETTLE_LOOK_SECONDS)  # time.sleep asks a clock that may jump
+
+
+def is_settled(facts: Facts) -> bool:
+    """Whether a write from now on would show in the times of the file."""
+    newest = facts.ctime_ns
+    return not 0 <= time.time_ns() - newest < SETTLE_NS or _file_time_ns() > newest
 
 
 def _file_time_ns() -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import count
 from random import Random
+from typing import cast
 
 import trio
 
@@ -224,9 +225,11 @@ class Swarm:
             case m.Answer() | m.Spliced():
                 pass
             case _:
-                share = self.shares.get(link.session.share_of(message))
+                # Folder sync is an error on these links.
+                about = cast(m.ShareMessage, message)
+                share = self.shares.get(link.session.share_of(about))
                 if share is not None:
-                    share.message(link, message)
+                    share.message(link, about)
 
     def sink(self, link: SecureLink, data: m.Data) -> memoryview | None:
         share = self.shares.get(link.session.share_of(data))

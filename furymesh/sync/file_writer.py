@@ -88,9 +88,14 @@ class FileWriter:
         return self.folder.path.joinpath(*self.place.parents, self.place.part)
 
     @property
+    def saved_name(self) -> str:
+        """The final name in its directory, "" before it has one."""
+        return self._completion.saved_name
+
+    @property
     def saved_as(self) -> Path | None:
-        """The final name, once it has one."""
-        name = self._completion.saved_name
+        """Where the file lies under its final name, once it has one."""
+        name = self.saved_name
         return self.folder.path.joinpath(*self.place.parents, name) if name else None
 
     @property

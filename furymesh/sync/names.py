@@ -21,7 +21,8 @@ LOCK_NAME = ".transfer_lock.json"
 LOG_NAME = "transfer_warnings.log"
 PART_SUFFIX = ".part"
 OWN_PREFIX = ".furymesh-"  # of whatever else furymesh keeps in a folder: its trash, its index
-KEPT_PATHS = 1024  # checked paths: more than wait for one commit
+# Checked paths: more than a client may have announced before they are written.
+KEPT_PATHS = 8192
 _DIGEST_DIGITS = 8
 LONGEST_CHARACTER = 4  # bytes; a name that is cut may lose one less than that
 

@@ -1,4 +1,4 @@
-"""Control records to messages and back: the only importer of generated protobuf.
+"""Control records to messages and back. Generated protobuf stays within these modules.
 
 Decoding is where a peer's bytes become trusted values, so every length, count
 and range that does not depend on the share is checked here. Whatever breaks a
@@ -18,6 +18,10 @@ from furymesh.core.errors import ProtocolError
 from furymesh.core.geometry import MAX_CHUNK_SIZE, PAGE_SIZE
 from furymesh.core.ids import ID_SIZE, INSTANCE_SIZE
 from furymesh.wire import messages as m
+from furymesh.wire import sync_codec
+from furymesh.wire.coding import hint as _hint
+from furymesh.wire.coding import need as _need
+from furymesh.wire.coding import plain as _plain
 from furymesh.wire.pb import furymesh_pb2 as pb
 
 # Bytes in one Data message: a control message never waits behind more.
@@ -30,7 +34,7 @@ MAX_PAGES_ASKED = 32  # 2 MiB of answers: a second, on a line of 20 Mbit/s
 MAX_PEERS = 100  # as in BitTorrent's PEX: enough to find a swarm, too few to flood with
 MAX_TEXT = 255  # bytes; a name hint is one file name
 MAX_DETAIL = 200  # bytes of explanation sent with a Goodbye: one line for a person
-MAX_FEATURES = 32  # names of extensions; there are two yet
+MAX_FEATURES = 32  # names of extensions; there are three yet
 MAX_TAGS = 1024  # in one Rendezvous: more shares than a node has that is not itself public
 TOKEN_SIZE = 16  # not to be guessed in the seconds that it is good for
 MAX_SUGGEST = 16  # more would bind the requester too early
@@ -55,11 +59,6 @@ def decode(raw: bytes) -> m.Message:
     if kind is None:
         return m.Unknown()
     return _DECODERS[kind](getattr(frame, kind))
-
-
-def _need(condition: bool, what: str) -> None:
-    if not condition:
-        raise ProtocolError(what)
 
 
 def _indices(values: Any, limit: int = MAX_INDICES) -> tuple[int, ...]:
@@ -229,30 +228,12 @@ _DECODERS: dict[str, Callable[[Any], m.Message]] = {
     "summons": _summons,
     "answer": lambda p: m.Answer(_token(p.token)),
     "spliced": lambda p: m.Spliced(),
+    **sync_codec.DECODERS,
 }
 
 
-def _plain(field: str, message_type: Any) -> Callable[[Any], bytes]:
-    """Encoder for a message whose fields go onto the wire as they are."""
-    slots = message_type.DESCRIPTOR.fields_by_name.keys()
-
-    def encoder(value: Any) -> bytes:
-        body = message_type(**{slot: getattr(value, slot) for slot in slots})
-        return bytes(pb.Frame(**{field: body}).SerializeToString())
-
-    return encoder
-
-
-def _hint(text: str, limit: int = MAX_TEXT) -> str:
-    """A text for people, cut to `limit` bytes between characters.
-
-    It may come from a path and then hold what is not text; that becomes "?".
-    """
-    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
-
-
 def _encode_manifest_header(value: m.ManifestHeader) -> bytes:
-    return _plain_header(replace(value, name=_hint(value.name)))
+    return _plain_header(replace(value, name=_hint(value.name, MAX_TEXT)))
 
 
 def _encode_goodbye(value: m.Goodbye) -> bytes:
@@ -292,4 +273,5 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     m.Summons: _plain("summons", pb.Summons),
     m.Answer: _plain("answer", pb.Answer),
     m.Spliced: _plain("spliced", pb.Spliced),
+    **sync_codec.ENCODERS,
 }

@@ -204,6 +204,87 @@ class Spliced:
 
 
 @dataclass(frozen=True, slots=True)
+class Identify:
+    client_id: str
+    mirror: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """It is the client's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInfo:
+    """Entries as columns: one call each instead of one for every field of every file."""
+
+    paths: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    mtimes: tuple[int, ...] = ()
+    modes: tuple[int, ...] = ()
+    digests: bytes = b""
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveTasks:
+    files: tuple[int, ...] = ()
+    offsets: tuple[int, ...] = ()
+    unhashed: tuple[int, ...] = ()
+    later: tuple[int, ...] = ()
+    copied: int = 0
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveData:
+    files: tuple[int, ...]
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+    digests: bytes
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSkip:
+    files: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveWritten:
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFailed:
+    file: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveExtras:
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveGone:
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NextSync:
+    seconds: int
+    removed: int = 0
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A message to skip: one that this version does not know, or one that is void."""
 
@@ -223,5 +304,19 @@ ShareMessage = (
     | Peers
 )
 RelayMessage = Rendezvous | Introduction | Reach | Summons | Answer | Spliced
-LinkMessage = Hello | Join | Refuse | Ping | Pong | Goodbye | RelayMessage | Unknown
+SyncMessage = (
+    Identify
+    | Busy
+    | Ready
+    | ArchiveInfo
+    | ArchiveTasks
+    | ArchiveData
+    | ArchiveSkip
+    | ArchiveWritten
+    | ArchiveFailed
+    | ArchiveExtras
+    | ArchiveGone
+    | NextSync
+)
+LinkMessage = Hello | Join | Refuse | Ping | Pong | Goodbye | RelayMessage | SyncMessage | Unknown
 Message = LinkMessage | ShareMessage

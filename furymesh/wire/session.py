@@ -6,7 +6,8 @@ Always true:
 * A message about a share is sent only while that share is *live*: both ends
   have sent a Join for it and neither has sent Leave.
 * After a Data message exactly ``length`` raw bytes follow, in records of
-  chunk bytes; no control message is read before they are all in.
+  chunk bytes; no control message is read before they are all in. So too after
+  ArchiveData, on a link that carries folder sync.
 
 Each end numbers its joins upwards and uses no number twice; a message carries
 its sender's number. A Leave or Refuse of ours crosses messages that were legal
@@ -32,6 +33,7 @@ from furymesh.core.errors import IllegalStateError, ProtocolError
 from furymesh.core.ids import FileId, access_proof, discovery_tag
 from furymesh.wire import codec
 from furymesh.wire import messages as m
+from furymesh.wire.exchange import Exchange
 
 PROTOCOL_VERSION = 1
 MIN_PROTOCOL_VERSION = 1
@@ -75,6 +77,7 @@ class Session:
         self.state = State.AWAIT_HELLO
         self.version = 0
         self.payload_left = 0
+        self.exchange: Exchange | None = None  # of folder sync, where the link is for that
         self._initiator = initiator
         self._hash = handshake_hash
         self._mine: dict[FileId, int] = {}
@@ -102,6 +105,8 @@ class Session:
         message = codec.decode(raw)
         if isinstance(message, m.ShareMessage):
             return self._share_message(message)
+        if isinstance(message, m.SyncMessage):
+            return self._sync_message(message)
         self._check_link_message(message)
         return message
 
@@ -139,6 +144,14 @@ class Session:
         unanswered = self._unanswered.get(join.tag, {})
         overtaken_by = next((n for n, leave in unanswered.items() if leave > join.leaves), None)
         self._theirs[join.share] = _Theirs(join.tag, overtaken_by)
+
+    def _sync_message(self, message: m.SyncMessage) -> m.Message:
+        if self.state is not State.OPEN or self.exchange is None:
+            raise ProtocolError(f"{type(message).__name__} on a link that is not for folder sync")
+        self.exchange.received(message)
+        if isinstance(message, m.ArchiveData):
+            self.payload_left = message.length
+        return message
 
     def _share_message(self, message: m.ShareMessage) -> m.Message:
         name = type(message).__name__

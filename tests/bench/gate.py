@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-LAYERS = ("core", "wire", "storage", "net", "sources", "discovery", "swarm", "node", "cli")
+LAYERS = ("core", "wire", "storage", "net", "sources", "discovery", "swarm", "sync", "node", "cli")
 OPTIONAL = ("dht", "__main__")  # an extra nobody asked for here; running is not importing
 
 

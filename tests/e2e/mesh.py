@@ -257,11 +257,11 @@ class Mesh:
     def start(
         self, home: Path | str, command: str, *arguments: object, on: Place | None = None
     ) -> Process:
-        """Start a command; `home` is the name of a data directory, or one of `home()`.
+        """Start a command, like "get" or "sync push", in a data directory, or one of `home()`.
 
         `on` is a host in a lab, None for this machine.
         """
-        argv = [sys.executable, "-W", "error", "-m", "furymesh", command]
+        argv = [sys.executable, "-W", "error", "-m", "furymesh", *command.split()]
         argv += [*self._places(home), *map(str, arguments)]
         argv = argv if on is None else on.command(argv)
         log = self.root / f"stderr-{len(self._processes)}.txt"
@@ -286,7 +286,7 @@ class Mesh:
         """Run a command that ends at once without the cost of a process."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([command, *self._places(home), *map(str, arguments)])
+            code = main([*command.split(), *self._places(home), *map(str, arguments)])
         return Done(code, [], out.getvalue(), err.getvalue())
 
     def share(self, home: Path | str, path: Path, **options: Any) -> Shared:

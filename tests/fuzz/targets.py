@@ -5,11 +5,13 @@ from __future__ import annotations
 from tests.fuzz import (
     targets_core,
     targets_disk,
+    targets_folder,
     targets_handshake,
     targets_keys,
     targets_lan,
     targets_node,
     targets_sync,
+    targets_sync_session,
     targets_texts,
     targets_tracker,
     targets_wire,
@@ -28,6 +30,8 @@ TARGETS: dict[str, Target] = {
         targets_lan,
         targets_node,
         targets_sync,
+        targets_sync_session,
+        targets_folder,
         targets_tracker,
     )
     for target in module.TARGETS

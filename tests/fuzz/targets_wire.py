@@ -103,6 +103,7 @@ class Answering:
             case m.Rendezvous() | m.Reach() | m.Answer() | m.Spliced():
                 pass
             case _:
+                assert isinstance(message, m.ShareMessage)
                 assert session.share_of(message) == FILES[0]
 
     def sink(self, link: object, data: m.Data) -> memoryview | None:

@@ -21,9 +21,10 @@ from tests.fuzz.targets import TARGETS
 # write a file for each input get fewer.
 SHORT_COUNT = 2_000
 SHORT_COUNTS = {
-    "config": 100,
+    **dict.fromkeys(("config", "sync_index"), 100),
     **dict.fromkeys(("http", "link_reader", "catalog", "stored_manifest", "paths"), 300),
-    "transfer_lock": 300,
+    **dict.fromkeys(("transfer_lock", "client_book"), 300),
+    "sync_session": 80,
     **dict.fromkeys(("handshake", "handshake_payload", "lock", "orders", "journal", "psk"), 600),
 }
 SHORT_SEED = 20

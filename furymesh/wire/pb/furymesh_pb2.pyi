@@ -37,7 +37,7 @@ REASON_IDLE: Reason
 REASON_FORBIDDEN: Reason
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "join", "refuse", "leave", "get_manifest", "manifest_header", "manifest_page", "bitmap", "have", "lost", "request", "data", "cancel", "reject", "peers", "ping", "pong", "goodbye", "rendezvous", "introduction", "reach", "summons", "answer", "spliced")
+    __slots__ = ("hello", "join", "refuse", "leave", "get_manifest", "manifest_header", "manifest_page", "bitmap", "have", "lost", "request", "data", "cancel", "reject", "peers", "ping", "pong", "goodbye", "rendezvous", "introduction", "reach", "summons", "answer", "spliced", "identify", "busy", "ready", "archive_info", "archive_tasks", "archive_data", "archive_skip", "archive_written", "archive_failed", "archive_extras", "archive_gone", "next_sync")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,18 @@ class Frame(_message.Message):
     SUMMONS_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     SPLICED_FIELD_NUMBER: _ClassVar[int]
+    IDENTIFY_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_INFO_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_TASKS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_DATA_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_SKIP_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FAILED_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_EXTRAS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_GONE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_SYNC_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     join: Join
     refuse: Refuse
@@ -86,7 +98,19 @@ class Frame(_message.Message):
     summons: Summons
     answer: Answer
     spliced: Spliced
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., get_manifest: _Optional[_Union[GetManifest, _Mapping]] = ..., manifest_header: _Optional[_Union[ManifestHeader, _Mapping]] = ..., manifest_page: _Optional[_Union[ManifestPage, _Mapping]] = ..., bitmap: _Optional[_Union[Bitmap, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., rendezvous: _Optional[_Union[Rendezvous, _Mapping]] = ..., introduction: _Optional[_Union[Introduction, _Mapping]] = ..., reach: _Optional[_Union[Reach, _Mapping]] = ..., summons: _Optional[_Union[Summons, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., spliced: _Optional[_Union[Spliced, _Mapping]] = ...) -> None: ...
+    identify: Identify
+    busy: Busy
+    ready: Ready
+    archive_info: ArchiveInfo
+    archive_tasks: ArchiveTasks
+    archive_data: ArchiveData
+    archive_skip: ArchiveSkip
+    archive_written: ArchiveWritten
+    archive_failed: ArchiveFailed
+    archive_extras: ArchiveExtras
+    archive_gone: ArchiveGone
+    next_sync: NextSync
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., get_manifest: _Optional[_Union[GetManifest, _Mapping]] = ..., manifest_header: _Optional[_Union[ManifestHeader, _Mapping]] = ..., manifest_page: _Optional[_Union[ManifestPage, _Mapping]] = ..., bitmap: _Optional[_Union[Bitmap, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., rendezvous: _Optional[_Union[Rendezvous, _Mapping]] = ..., introduction: _Optional[_Union[Introduction, _Mapping]] = ..., reach: _Optional[_Union[Reach, _Mapping]] = ..., summons: _Optional[_Union[Summons, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., spliced: _Optional[_Union[Spliced, _Mapping]] = ..., identify: _Optional[_Union[Identify, _Mapping]] = ..., busy: _Optional[_Union[Busy, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., archive_info: _Optional[_Union[ArchiveInfo, _Mapping]] = ..., archive_tasks: _Optional[_Union[ArchiveTasks, _Mapping]] = ..., archive_data: _Optional[_Union[ArchiveData, _Mapping]] = ..., archive_skip: _Optional[_Union[ArchiveSkip, _Mapping]] = ..., archive_written: _Optional[_Union[ArchiveWritten, _Mapping]] = ..., archive_failed: _Optional[_Union[ArchiveFailed, _Mapping]] = ..., archive_extras: _Optional[_Union[ArchiveExtras, _Mapping]] = ..., archive_gone: _Optional[_Union[ArchiveGone, _Mapping]] = ..., next_sync: _Optional[_Union[NextSync, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "min_version", "features", "instance", "listen_port", "agent", "observed_ip", "observed_port")
@@ -325,3 +349,111 @@ class Answer(_message.Message):
 class Spliced(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Identify(_message.Message):
+    __slots__ = ("client_id", "mirror", "force")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    MIRROR_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    mirror: bool
+    force: bool
+    def __init__(self, client_id: _Optional[str] = ..., mirror: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class Busy(_message.Message):
+    __slots__ = ("place",)
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    def __init__(self, place: _Optional[int] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ArchiveInfo(_message.Message):
+    __slots__ = ("paths", "sizes", "mtimes", "modes", "digests", "last")
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    MTIMES_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    paths: _containers.RepeatedScalarFieldContainer[str]
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    mtimes: _containers.RepeatedScalarFieldContainer[int]
+    modes: _containers.RepeatedScalarFieldContainer[int]
+    digests: bytes
+    last: bool
+    def __init__(self, paths: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., digests: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class ArchiveTasks(_message.Message):
+    __slots__ = ("files", "offsets", "unhashed", "later", "copied", "again")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    UNHASHED_FIELD_NUMBER: _ClassVar[int]
+    LATER_FIELD_NUMBER: _ClassVar[int]
+    COPIED_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[int]
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    unhashed: _containers.RepeatedScalarFieldContainer[int]
+    later: _containers.RepeatedScalarFieldContainer[int]
+    copied: int
+    again: bool
+    def __init__(self, files: _Optional[_Iterable[int]] = ..., offsets: _Optional[_Iterable[int]] = ..., unhashed: _Optional[_Iterable[int]] = ..., later: _Optional[_Iterable[int]] = ..., copied: _Optional[int] = ..., again: _Optional[bool] = ...) -> None: ...
+
+class ArchiveData(_message.Message):
+    __slots__ = ("files", "offsets", "lengths", "digests", "length")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[int]
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    digests: bytes
+    length: int
+    def __init__(self, files: _Optional[_Iterable[int]] = ..., offsets: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., digests: _Optional[bytes] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ArchiveSkip(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, files: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ArchiveWritten(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    def __init__(self, batches: _Optional[int] = ...) -> None: ...
+
+class ArchiveFailed(_message.Message):
+    __slots__ = ("file", "detail")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    file: int
+    detail: str
+    def __init__(self, file: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ArchiveExtras(_message.Message):
+    __slots__ = ("paths",)
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    paths: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, paths: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ArchiveGone(_message.Message):
+    __slots__ = ("places",)
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, places: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class NextSync(_message.Message):
+    __slots__ = ("seconds", "removed", "notice")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    seconds: int
+    removed: int
+    notice: str
+    def __init__(self, seconds: _Optional[int] = ..., removed: _Optional[int] = ..., notice: _Optional[str] = ...) -> None: ...

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from furymesh.core.errors import IllegalStateError, ProtocolError
 from furymesh.core.ids import FileId, access_proof, discovery_tag
 from furymesh.wire import codec, session
 from furymesh.wire import messages as m
+from furymesh.wire.exchange import Exchange
 from furymesh.wire.session import PROTOCOL_VERSION, Session, State
 
 HASH = b"h" * 32
@@ -110,6 +112,22 @@ class Standing(Enum):
     WE_LEFT = auto()
     THEY_LEFT = auto()
     BOTH_LEFT = auto()
+
+
+SYNC_MESSAGES: tuple[m.SyncMessage, ...] = (
+    m.Identify("laptop"),
+    m.Busy(1),
+    m.Ready(),
+    m.ArchiveInfo(("a",), (9,), (0,), (0o644,), bytes(32)),
+    m.ArchiveTasks((0,), (0,)),
+    m.ArchiveData((0,), (0,), (9,), bytes(32), 9),
+    m.ArchiveSkip((0,)),
+    m.ArchiveWritten(1),
+    m.ArchiveFailed(0),
+    m.ArchiveExtras(("a",)),
+    m.ArchiveGone((0,)),
+    m.NextSync(1),
+)
 
 
 class Fate(Enum):
@@ -220,7 +238,7 @@ def test_messages_about_the_link_while_open(standing: Standing, kind: type[m.Mes
 
 @pytest.mark.parametrize(
     "message",
-    [*LINK_MESSAGES.values(), *SHARE_MESSAGES.values()],
+    [*LINK_MESSAGES.values(), *SHARE_MESSAGES.values(), *SYNC_MESSAGES],
     ids=lambda message: type(message).__name__,
 )
 def test_before_hello_and_after_goodbye(message: m.Message) -> None:
@@ -236,7 +254,28 @@ def test_before_hello_and_after_goodbye(message: m.Message) -> None:
 
 
 def test_the_tables_cover_every_message() -> None:
-    assert set(LINK_MESSAGES) | set(SHARE_MESSAGES) | {m.Unknown} == set(m.Message.__args__)
+    sync = set(map(type, SYNC_MESSAGES))
+    assert sync == set(get_args(m.SyncMessage))
+    assert {*LINK_MESSAGES, *SHARE_MESSAGES, *sync, m.Unknown} == set(m.Message.__args__)
+
+
+@pytest.mark.parametrize("message", SYNC_MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_of_folder_sync_are_errors_on_other_links(message: m.SyncMessage) -> None:
+    for standing in (Standing.UNKNOWN, Standing.LIVE):
+        assert fate_of(put(standing), codec.encode(message)) is Fate.ERROR
+
+
+def test_on_a_link_for_folder_sync_bytes_follow_what_announces_them() -> None:
+    server = put(Standing.UNKNOWN)
+    server.exchange = Exchange(client=False)
+    assert server.received(codec.encode(SYNC_MESSAGES[0])) == SYNC_MESSAGES[0]
+    server.exchange.sent(m.Ready())
+    server.received(codec.encode(SYNC_MESSAGES[3]))
+    server.exchange.sent(m.ArchiveTasks((0,), (0,)))
+    assert server.payload_left == 0
+    server.received(codec.encode(SYNC_MESSAGES[5]))
+    assert server.payload_left == 9
+    assert server.payload_received(9) == 0
 
 
 def test_unknown_messages_are_skipped_only_while_open() -> None:

@@ -523,7 +523,7 @@ def test_the_limits_in_the_specification_are_those_of_the_code() -> None:
 
 def test_every_limit_of_the_wire_is_in_the_specification() -> None:
     listed = {(module, name) for module, name, _ in LIMIT.findall(PROTOCOL)}
-    for module in ("codec", "session", "records", "noise"):
+    for module in ("codec", "sync_codec", "session", "records", "noise"):
         loaded = importlib.import_module(f"furymesh.wire.{module}")
         for name in vars(loaded):
             if name.startswith("MAX_") and name not in ("MAX_CHUNK_SIZE",):

@@ -1,0 +1,36 @@
+"""What both commands of folder sync ask for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from furymesh.node.config import Config
+
+Archive = Annotated[
+    Path | None, typer.Option("--archive", metavar="DIR", help="The folder; asked for if missing.")
+]
+
+
+def archive_directory(config: Config, given: Path | None) -> Path:
+    """The folder that was named, here or in the configuration, or at the terminal."""
+    folder = given or config.sync.archive
+    return folder or Path(ask("--archive", "Archive directory: ")).expanduser()
+
+
+def ask(option: str, prompt: str) -> str:
+    """Ask at the terminal for what an option would have told; raises UsageError without one."""
+    from furymesh.core.errors import UsageError
+
+    answer = ""
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip()
+    if not answer:
+        raise UsageError(f"missing option '{option}'; see `furymesh sync --help`")
+    return answer
