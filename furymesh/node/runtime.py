@@ -38,7 +38,8 @@ from furymesh.node.passphrase import opened_protection
 from furymesh.node.port_mapping import mapping_problem
 from furymesh.node.secret_file import read_psk
 from furymesh.storage.bans import BanStore
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.content import Content
 from furymesh.storage.finished import adopt
 from furymesh.storage.order import Order, Settings

@@ -28,7 +28,8 @@ from furymesh.node.control_client import call
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.surveying import mirror_of, survey
 from furymesh.node.verify import ChunkProgress
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.files import atomic_write, make_private_directory
 from furymesh.storage.manifests import encode_manifest
 from furymesh.storage.sharing import Share as Made

@@ -12,7 +12,8 @@ from furymesh.core.link import Link
 from furymesh.core.manifest import Kind, Manifest
 from furymesh.core.paths import shown
 from furymesh.core.sealing import Sealer
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.content import Content
 from furymesh.storage.files import translating
 from furymesh.storage.scan import Facts, scan

@@ -16,7 +16,8 @@ from furymesh.core.link import Address, Link, Mirror, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name, shown
 from furymesh.core.sealing import Sealer, cipher_size
-from furymesh.storage.catalog import Catalog, CatalogEntry, Options
+from furymesh.storage.catalog import Catalog, Options
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.content import Content
 from furymesh.storage.finished import layout_on_disk
 from furymesh.storage.hashing import hash_content

@@ -14,7 +14,8 @@ import pytest
 from furymesh.core.geometry import Geometry, default_chunk_size
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.manifest import Manifest
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.scan import scan
 from tests.e2e.mesh import Mesh
 

@@ -33,7 +33,8 @@ from furymesh.node.config import load_config
 from furymesh.node.orders import Orders
 from furymesh.storage import lock as lock_module
 from furymesh.storage.bans import Ban, BanStore
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.lock import FileLock
 from furymesh.storage.manifests import ManifestStore
 from furymesh.storage.order import Order, Settings

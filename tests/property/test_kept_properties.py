@@ -17,7 +17,8 @@ from furymesh.core.manifest import Manifest
 from furymesh.core.paths import safe_name
 from furymesh.core.snapshot import MAX_INODE, ResumeMeta, encode_snapshot, recover
 from furymesh.node.orders import DetachedOrder
-from furymesh.storage.catalog import Catalog, CatalogEntry
+from furymesh.storage.catalog import Catalog
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.scan import Facts
 
 IDS = st.binary(min_size=32, max_size=32)

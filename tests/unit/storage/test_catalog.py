@@ -15,7 +15,8 @@ from furymesh.core.link import Link, Mirror, Tracker
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer
 from furymesh.storage import checked_json
-from furymesh.storage.catalog import Catalog, CatalogEntry, Options
+from furymesh.storage.catalog import Catalog, Options
+from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.scan import Facts, Scan, scan
 
 CHUNK = 16 * 1024
