@@ -37,7 +37,7 @@ COMMANDS = (
 )
 
 GROUPS = {
-    "sync": "Keep a folder in step with a server, one way, through any interruption.",
+    "sync": "Keep a folder in step with a server, one way.",
     "sftp": "Move files and folders to and from SFTP servers.",
 }
 

@@ -23,9 +23,10 @@ def command(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check what a node needs here: directories, clock, port, and ways to find peers.
+    """Check what a node needs on this machine, and say what to do.
 
-    Takes up to ten seconds; nothing it tries stays. Ends with 1 if there is a problem.
+    That is its directories, clock, port, router, and the ways to find peers. Takes up
+    to ten seconds; nothing it tries stays. Ends with 1 if there is a problem.
     """
     from furymesh.cli.jobs import Job, run_job
     from furymesh.cli.output import plural, say, say_json

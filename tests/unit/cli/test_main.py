@@ -108,6 +108,8 @@ def test_alone_it_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "Usage: furymesh" in out
     assert "furymesh share movie.mkv" in out
+    commands = out.partition("Commands:")[2]
+    assert not [line for line in commands.splitlines() if line.endswith("...")], "a text is cut"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
