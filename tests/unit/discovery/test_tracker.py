@@ -168,9 +168,9 @@ async def test_who_ends_and_begins_again_is_announced_in_the_end(scheme: str) ->
         for _ in range(20):
             async with one_source(trackers, tracker.url(scheme), wanted=False):
                 await until(lambda: tracker.swarms.get(info_hash(ONE)))
-        async with one_source(trackers, tracker.url(scheme), wanted=False):
-            await until(lambda: tracker.events()[-1] == "started")
-            await stays(lambda: tracker.events()[-1] == "started", 0.2)
+        async with one_source(trackers, tracker.url(scheme), port=7002, wanted=False):
+            await until(lambda: tracker.heard[-1].port == 7002)  # none of those before
+            await stays(lambda: tracker.events()[-1] != "stopped", 0.2)
     assert tracker.events()[-1] == "stopped"
 
 
