@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from tests.e2e.mesh import Mesh
 # Where long forms run side by side (`make torture`): what mostly waits, what mostly
 # computes, and the rest, whose tests follow each other.
 BESIDE = {"test_soak.py": "waits", "fuzz": "computes", "power": "computes"}
+
+
+def pytest_configure() -> None:
+    """As at a terminal: who runs the tests in the background may have SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -224,6 +225,8 @@ class Terminal:
             self._read()
 
     def _read(self) -> None:
+        if not select.select([self._master], [], [], 0)[0]:
+            return
         try:
             self.shown += os.read(self._master, 4096).decode()
         except OSError:  # it has ended

@@ -294,15 +294,6 @@ def test_cancelling_removes_the_temporary_file_or_keeps_it_for_resume(
     assert not target.exists()
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """As at a terminal: who runs the tests in the background may have SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_an_interrupt_ends_a_blocking_transfer(
     server: Server, make_file: MakeFile, tmp_path: Path, direction: str, face: Face
