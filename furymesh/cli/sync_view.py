@@ -45,6 +45,7 @@ class PushView:
         self._terms = terms
         self._json = json
         self._found = ""
+        self._left_out: tuple[str, ...] = ()  # what was shown of it last
 
     def on_event(self, event: ClientEvent) -> None:
         match event:
@@ -131,6 +132,7 @@ class PushView:
                     "removed": event.removed,
                     "failed_count": event.failed_count,
                     "failed": failed,
+                    "left_out": event.left_out,
                     "notice": event.notice,
                     "seconds": round(event.seconds, 3),
                     "next_sync": event.next_sync,
@@ -140,6 +142,10 @@ class PushView:
         say(report_line(event))
         for path, reason in event.failed[:SHOWN_FAILURES]:
             note(one_line(f"Failed: {path}: {reason}" if path else f"Failed: {reason}"))
+        if event.left_out != self._left_out:
+            self._left_out = event.left_out
+            for line in event.left_out:
+                note(one_line(line[:1].upper() + line[1:]))
         if event.notice:
             note(one_line(event.notice))
         if not self._terms.once:

@@ -334,6 +334,7 @@ class Push(Shareless):
             removed=end.removed,
             failed_count=failed,
             failed=tuple(named[:MAX_REPORTED]),
+            left_out=tuple(troubles.notes()),
             notice=end.notice,
             seconds=trio.current_time() - self._started,
             next_sync=end.seconds,

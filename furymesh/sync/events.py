@@ -53,7 +53,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A session has ended as it should; `failed` are paths and reasons, the first of them."""
+    """A session has ended as it should; `failed` are paths and reasons, the first of them.
+
+    `left_out` are lines about what never travels, like links.
+    """
 
     files: int  # sent
     bytes_sent: int
@@ -62,6 +65,7 @@ class Report:
     removed: int
     failed_count: int
     failed: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...]
     notice: str
     seconds: float
     next_sync: int  # seconds from now

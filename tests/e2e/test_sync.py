@@ -79,9 +79,11 @@ def test_push_and_push_again(sync: Sync, source: Path) -> None:
 
 
 def test_what_a_person_sees(sync: Sync, source: Path) -> None:
+    (source / "link").symlink_to("new")
     flags = ("--archive", source, "--client-id", "person", "--server", sync.address)
     done = sync.mesh.run("person", "sync push", *flags, "--once")
     assert done.code == 0, done.err
+    assert "Left out, a link is not followed: link" in done.err.splitlines()
     (line,) = done.out.splitlines()
     assert line.startswith("Synced in ")
     assert " files sent (" in line
