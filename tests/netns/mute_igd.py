@@ -10,7 +10,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SSDP = ("239.255.255.250", 1900)
@@ -20,7 +19,6 @@ DESCRIPTION = (
     f"<serviceType>{SERVICE}</serviceType><controlURL>/control</controlURL>"
     "</service></serviceList></device></root>"
 )
-MUTE_SECONDS = 60.0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,7 +32,8 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         print(json.dumps({"event": action}), flush=True)
         if action == "DeletePortMapping":
-            time.sleep(MUTE_SECONDS)
+            self.rfile.read(1)  # until who asked has given up
+            return
         inner = (
             f"<NewExternalIPAddress>{self.external}</NewExternalIPAddress>"
             if action == "GetExternalIPAddress"

@@ -32,9 +32,9 @@ MAPPED_SECONDS = 15.0  # UPnP routers may take three to answer a search
 CONFIG = f"discovery: {json.dumps({**ALONE, 'port_mapping': True})}\n"
 KNOCK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
 LISTEN = (
-    "import socket, time\n"
+    "import signal, socket\n"
     f"with socket.create_server(('', {PORT})): print('{{\"event\": \"up\"}}', flush=True)"
-    " or time.sleep(60)\n"
+    " or signal.pause()\n"
 )
 
 pytestmark = pytest.mark.netns

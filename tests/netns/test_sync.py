@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.mesh import Mesh, Process
 from tests.netns.lab import Host, Lab, Shape, mbit, why_not
 from tests.unit.sync.lab import contents, tree
+from tests.waiting import holds
 
 CONFIG = "discovery: {dht: {enabled: false}}\n"
 FAST = Shape(mbit(1000), mbit(1000))
@@ -114,7 +115,7 @@ def test_a_network_that_is_away_for_a_while_costs_only_that_time(
     client = two.push(two.hosts[1], source, "laptop", "--once")
     before = client.expect("progress", lambda event: event["bytes_done"] > SIZE // 4)
     two.hosts[1].cut()
-    time.sleep(seconds)  # how long it is away
+    holds(lambda: client.process.poll() is None, seconds)
     two.hosts[1].heal()
     back = time.monotonic()
     report = client.expect("synced", timeout=60 + seconds)

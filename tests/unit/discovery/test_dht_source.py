@@ -119,6 +119,14 @@ async def test_who_was_told_only_of_the_dead_looks_on(
     dht_nodes: DhtNetwork, monkeypatch: pytest.MonkeyPatch, linked: int
 ) -> None:
     monkeypatch.setattr(dht_source, "LAST_PAUSE", 100.0)
+    lookups: list[bytes] = []
+    look_up = Dht.get_peers
+
+    def counted(dht: Dht, tag: bytes) -> None:
+        lookups.append(tag)
+        look_up(dht, tag)
+
+    monkeypatch.setattr(Dht, "get_peers", counted)
     async with running(dht_nodes, PEER_HOST) as peer, stranger(dht_nodes) as dht:
         peer.interests.peers = lambda tag: linked
         dht.announce(info_hash(TAG), 7001)
@@ -128,9 +136,9 @@ async def test_who_was_told_only_of_the_dead_looks_on(
             dht.announce(info_hash(TAG), 7002)
             await until(lambda: f"{OTHER_HOST}:7002" in peer.addresses(), 10)
         else:
-            await trio.sleep(1.0)
-            heard = len(peer.told)
-            await stays(lambda: len(peer.told) == heard, 1.0)
+            twice = 2 * [info_hash(TAG)]  # a link is seen after the first pause
+            await until(lambda: lookups == twice, 10)
+            await stays(lambda: lookups == twice, 4 * dht_source.FIRST_PAUSE)
 
 
 async def test_who_accepts_no_links_announces_nothing(dht_nodes: DhtNetwork) -> None:

@@ -218,11 +218,11 @@ async def test_it_knows_which_sources_work_and_what_is_wrong_with_others(
     setting, failing = Setting(), Failing(works=10.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_for, setting, 60, failing, Seeing())
-        await trio.sleep(5)
+        await until(lambda: setting.finder.troubles)
         assert setting.finder.looking(TAG) == (Source.LAN, Source.TRACKER)
         assert setting.finder.looking(discovery_tag(OTHER)) == ()
         assert setting.finder.troubles == ("it is slow",)
-        await until(lambda: setting.reports)
+        await until(lambda: setting.reports, 60)
         assert setting.finder.looking(TAG) == (Source.LAN,)
         assert setting.finder.troubles == ("no network",)
         await until(lambda: len(failing.begun) == 2, 60)
