@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.waiting import block_until
 
 NGINX = shutil.which("nginx", path="/usr/sbin:" + os.environ.get("PATH", ""))
@@ -82,7 +82,7 @@ def web_server(
     `http`; `tls` is a folder with cert.pem and key.pem, for nginx too.
     """
     work.mkdir(exist_ok=True)
-    port = port or _free_port(host)
+    port = port or free_port(host)
     if kind == "nginx":
         assert NGINX
         listen = f"{host}:{port}"
@@ -113,8 +113,3 @@ def web_server(
         process.wait(20)
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +33,8 @@ def command(
 
     Finished files stay. At a terminal, --all asks first.
     """
-    from furymesh.cli.output import say
+    from furymesh.cli.asking import agreed, can_ask
+    from furymesh.cli.output import note, plural, say
     from furymesh.core.errors import UsageError
     from furymesh.node.resumes import find_resume
 
@@ -49,8 +49,9 @@ def command(
         if not json:
             say("No unfinished downloads.")
         return
-    if not yes and sys.stdin is not None and sys.stdin.isatty() and not _agreed(len(file_ids)):
-        say("Nothing was removed.")
+    what = plural(len(file_ids), "unfinished download")
+    if not yes and can_ask() and not agreed(f"Remove {what} and the partial files?"):
+        note("Nothing was removed.")
         raise typer.Exit(1)
     _clean_all(file_ids, settled, json)
 
@@ -63,15 +64,6 @@ def _all_ids(config: Config) -> list[FileId]:
         item.file_id if isinstance(item, Damaged) else item.meta.file_id
         for item in list_resume(config)
     ]
-
-
-def _agreed(count: int) -> bool:
-    from furymesh.cli.output import plural
-
-    question = f"Remove {plural(count, 'unfinished download')} and the partial files? [y/N] "
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _clean_all(file_ids: list[FileId], config: Config, json: bool) -> None:

@@ -23,6 +23,7 @@ from furymesh.cli.options import (
     mirrors_of,
     rate,
     same_places,
+    seconds,
     settings,
     with_connections,
     with_space_check,
@@ -84,7 +85,7 @@ def command(
     with failures_as_json(json):
         settled = with_connections(settings(context, config, data_dir), max_connections)
         settled = with_space_check(settled, no_space_check)
-        from furymesh.cli.download import OnComplete, OnEvent, parse_target, positive, run_download
+        from furymesh.cli.download import OnComplete, OnEvent, parse_target, run_download
         from furymesh.cli.passphrase import passphrase_for
         from furymesh.node import face
 
@@ -110,7 +111,7 @@ def command(
             _tell_detached(link.file_id.hex(), json)
             return
         passphrase = passphrase_for(settled)
-        patience = positive("--timeout", timeout)
+        patience = seconds("--timeout", timeout)
         upload, download = rate("--max-upload", max_upload), rate("--max-download", max_download)
 
         async def fetch(on_event: OnEvent, on_complete: OnComplete) -> object:

@@ -24,7 +24,6 @@ from furymesh.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from furymesh.node.service import Node
     from furymesh.swarm.events import Event
 
 EXAMPLES = """
@@ -72,6 +71,7 @@ def command(
     import trio
 
     from furymesh.cli.jobs import Job, run_job
+    from furymesh.cli.output import say_listening
     from furymesh.cli.passphrase import passphrase_for
     from furymesh.node.service import Node
 
@@ -89,27 +89,12 @@ def command(
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(run)
-            _announce(node, json)
+            say_listening(node.node_id, node.addresses, json=json)
 
     try:
         run_job(work)
     except Interrupted:
         return  # how a node ends
-
-
-def _announce(node: Node, json: bool) -> None:
-    from furymesh.cli.output import say, say_json
-    from furymesh.core.ids import node_id_text
-    from furymesh.core.paths import shown
-
-    node_id = node_id_text(node.node_id)
-    if json:
-        say_json({"event": "listening", "node_id": node_id, "addresses": node.addresses})
-        return
-    say(f"Node ID: {node_id}")
-    for address in node.addresses:
-        say(f"Listening on {shown(address)}")
-    say("Press Ctrl-C to stop.")
 
 
 def _show(event: Event) -> None:

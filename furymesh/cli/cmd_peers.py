@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from furymesh.cli.options import ConfigFile, DataDir, Json, settings
+from furymesh.cli.options import FILE_ID, ConfigFile, DataDir, Json, settings
 
 EXAMPLES = """
 furymesh peers
@@ -20,7 +20,7 @@ def command(
     context: typer.Context,
     share: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="File id, or its first 8 or more hex digits."),
+        typer.Argument(metavar="ID", help=FILE_ID),
     ] = None,
     json: Json = False,
     config: ConfigFile = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +21,6 @@ from furymesh.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from furymesh.core.link import Mirror, Tracker
-    from furymesh.node.config import Config
     from furymesh.node.face import Shared
 
 EXAMPLES = """
@@ -94,6 +94,7 @@ def command(
     from furymesh.core.hashing import HashAlgorithm
     from furymesh.core.link import MAX_LINK_TRACKERS, Tracker
     from furymesh.core.units import parse_size
+    from furymesh.node import face
 
     chunk_bytes = read("--chunk-size", parse_size, chunk_size)
     read("--hash", HashAlgorithm.from_label, hash_name)
@@ -107,64 +108,31 @@ def command(
         raise UsageError("--mirror and --manifest-out fit one path only: share them one by one")
     settled = settings(context, config, data_dir)
     sealed = settled.encryption.encrypt_by_default if encrypt is None else encrypt
-    passphrase = passphrase_for(settled) if sealed else None
+    share = partial(
+        face.share,
+        config=settled,
+        name=name,
+        algorithm=hash_name,
+        chunk_size=chunk_bytes,
+        encrypt=sealed,
+        private=private,
+        trackers=named,
+        mirrors=mirrors,
+        manifest_out=manifest_out,
+        passphrase=passphrase_for(settled) if sealed else None,
+    )
     for path in paths:
-        shared = _share(
-            path,
-            settled,
-            name,
-            hash_name,
-            chunk_bytes,
-            sealed,
-            private,
-            named,
-            mirrors,
-            manifest_out,
-            passphrase,
-            json,
-        )
-        _print(shared, json)
+        _print(_share(partial(share, path), f"Hashing {_label(path)}", json), json)
 
 
-def _share(
-    path: str,
-    config: Config,
-    name: str | None,
-    hash_name: str | None,
-    chunk_size: int | None,
-    encrypt: bool,
-    private: bool,
-    trackers: tuple[Tracker, ...],
-    mirrors: tuple[Mirror, ...],
-    manifest_out: Path | None,
-    passphrase: str | None,
-    json: bool,
-) -> Shared:
-    from furymesh.cli.jobs import Job, run_job
+def _share(share: Callable[..., Awaitable[Shared]], activity: str, json: bool) -> Shared:
+    from furymesh.cli.jobs import run_job
     from furymesh.cli.progress import BytesMeter, open_display
-    from furymesh.node import face
 
     display = open_display(json=json)
-    meter = BytesMeter(display, f"Hashing {_label(path)}")
-
-    async def work(job: Job) -> Shared:
-        return await face.share(
-            path,
-            config,
-            name=name,
-            algorithm=hash_name,
-            chunk_size=chunk_size,
-            encrypt=encrypt,
-            private=private,
-            trackers=trackers,
-            mirrors=mirrors,
-            manifest_out=manifest_out,
-            progress=meter,
-            passphrase=passphrase,
-        )
-
+    meter = BytesMeter(display, activity)
     try:
-        return run_job(work)
+        return run_job(lambda job: share(progress=meter))
     finally:
         display.close()
 

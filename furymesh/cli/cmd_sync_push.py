@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from furymesh.cli.options import ConfigFile, DataDir, Json, MaxUpload, rate, read, settings
-from furymesh.cli.sync_options import Archive, archive_directory, ask
+from furymesh.cli.options import (
+    ConfigFile,
+    DataDir,
+    Json,
+    MaxUpload,
+    rate,
+    read,
+    seconds,
+    settings,
+)
+from furymesh.cli.sync_options import Archive, archive_directory, missing
 
 if TYPE_CHECKING:
     from furymesh.node.config import Config
@@ -68,7 +77,6 @@ def command(
 
     with failures_as_json(json):
         settled = settings(context, config, data_dir)
-        from furymesh.cli.download import positive
         from furymesh.core.errors import UsageError
         from furymesh.core.link import Address
         from furymesh.sync.client_book import check_client_id
@@ -76,11 +84,11 @@ def command(
 
         if timeout is not None and not once:
             raise UsageError("--timeout is for --once: without it a server is looked for for ever")
-        patience = positive("--timeout", timeout) or settled.transfer.timeout
+        patience = seconds("--timeout", timeout) or settled.transfer.timeout
         where = read("--server", Address.parse, server or settled.sync.server)
         upload = rate("--max-upload", max_upload)
         folder = archive_directory(settled, archive)
-        name = client_id or settled.sync.client_id or ask("--client-id", "Unique client ID: ")
+        name = client_id or settled.sync.client_id or missing("--client-id", "Unique client ID: ")
         terms = Terms(
             archive=folder,
             client_id=read("--client-id", check_client_id, name) or name,

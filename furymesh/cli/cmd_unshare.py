@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from furymesh.cli import completion
-from furymesh.cli.options import ConfigFile, DataDir, settings
+from furymesh.cli.options import FILE_ID, ConfigFile, DataDir, settings
 
 EXAMPLES = """
 furymesh unshare 1f2e3d4c
@@ -18,11 +18,7 @@ def command(
     context: typer.Context,
     file_id: Annotated[
         str,
-        typer.Argument(
-            metavar="ID",
-            help="File id, or its first 8 or more hex digits.",
-            autocompletion=completion.share_ids,
-        ),
+        typer.Argument(metavar="ID", help=FILE_ID, autocompletion=completion.share_ids),
     ],
     config: ConfigFile = None,
     data_dir: DataDir = None,

@@ -3,7 +3,7 @@
 Three nodes share the same content under different names; a fourth process
 downloads from all three, is killed with SIGKILL in the middle, and is resumed.
 Everything runs through the command line, as a person would run it, in a
-temporary directory that is removed at the end.
+directory that is removed at the end.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from furymesh.cli.output import say
 from furymesh.core.geometry import default_chunk_size
 from furymesh.core.paths import shown
 from furymesh.core.units import format_rate, format_size
@@ -42,18 +42,23 @@ class DemoError(Exception):
     """A step did not do what it should have done."""
 
 
-def run_demo() -> int:
-    """Run the demonstration; 0 if every step did what it promises."""
-    place = Path(tempfile.mkdtemp(prefix="furymesh-demo-"))
+def run_demo(below: Path | None = None) -> int:
+    """Run the demonstration; 0 if every step did what it promises.
+
+    Its files are in a folder of their own `below` that one, or where temporary files go.
+    """
+    if below is not None:
+        below.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="furymesh-demo-", dir=below))
     started = time.monotonic()
     try:
         _Demo(place).run()
     except DemoError as error:
-        _say(f"\nthe demo failed: {error}")
+        say(f"\nthe demo failed: {error}")
         return 1
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    _say(f"\nAll of it in {time.monotonic() - started:.0f} s. Nothing is left behind.")
+    say(f"\nAll of it in {time.monotonic() - started:.0f} s. Nothing is left behind.")
     return 0
 
 
@@ -92,41 +97,28 @@ class _Demo:
             sources.append(source)
             made = self._json(["share", str(source)], self._data(number))[-1]
             links.add(str(made["link"]).partition("?")[0])
-            _say(f"  {source.name}  →  {made['file_id'][:16]}…  {made['chunks']} chunks")
+            say(f"  {source.name}  →  {made['file_id'][:16]}…  {made['chunks']} chunks")
         if len(links) != 1:
             raise DemoError("the same content got different ids")
         return sources, links.pop()
 
     @contextmanager
     def _node(self, number: int) -> Iterator[str]:
-        command = [*_furymesh("node", self._data(number)), "--json"]
-        command += ["--listen", "127.0.0.1:0", "--max-upload", NODE_RATE]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
+        arguments = ["node", "--listen", "127.0.0.1:0", "--max-upload", NODE_RATE]
+        with _started(arguments, self._data(number), stderr=None) as process:
+            first = next(_events(process), None)
+            if first is None:
                 raise DemoError("a node did not start")
-            first = json.loads(line)
             address = str(first["addresses"][0])
-            _say(f"  node {str(first['node_id'])[:12]}… serves on {address}")
+            say(f"  node {str(first['node_id'])[:12]}… serves on {address}")
             yield address
-        finally:
-            process.terminate()
-            process.wait(STEP_SECONDS)
 
     def _get_and_kill(self, link: str, target: Path, peers: list[str]) -> int:
         self._title(f"Download from all {NODES} at once, and kill -9 half-way")
         arguments = ["get", f"{link}?name=film.bin", "--output", str(target), *peers]
-        _say(f"  $ furymesh get {link[:25]}… " + shlex.join(peers))
-        process = subprocess.Popen(
-            [*_furymesh(arguments[0], self._data("user")), *arguments[1:], "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        say(f"  $ furymesh get {link[:25]}… \\\n      {shlex.join(peers)}")
         done = total = 0
-        try:
+        with _started(arguments, self._data("user")) as process:
             for event in _events(process):
                 total = event.get("chunks_total", total)
                 done = event.get("chunks_done", done)
@@ -134,67 +126,53 @@ class _Demo:
                     _bar(done, total, event)
                     if done >= KILL_AT * total:
                         break
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait(STEP_SECONDS)
+            process.kill()
         if not 0 < done < total or target.exists():
             raise DemoError("the download was over before it could be killed")
-        _say(f"  killed process {process.pid} with SIGKILL")
+        say(f"  killed process {process.pid} with SIGKILL")
         return done
 
     def _list(self) -> None:
         self._title("What is left is on disk")
-        _say("  $ furymesh list-resume")
+        say("  $ furymesh list-resume")
         listing = subprocess.run(
-            _furymesh("list-resume", self._data("user")),
+            _furymesh(["list-resume"], self._data("user")),
             capture_output=True,
             text=True,
             check=False,
             timeout=STEP_SECONDS,
             env={**os.environ, "COLUMNS": "78"},
         )
-        _say("\n".join("  " + line for line in listing.stdout.splitlines()))
+        say("\n".join("  " + line for line in listing.stdout.splitlines()))
         if listing.returncode:
             raise DemoError(f"list-resume failed: {listing.stderr.strip()}")
 
     def _resume(self, file_id: str, peers: list[str]) -> dict[str, Any]:
         self._title("Resume: only what is missing travels")
-        _say(f"  $ furymesh resume --file-id {file_id[:16]}")
-        process = subprocess.Popen(
-            [
-                *_furymesh("resume", self._data("user")),
-                *("--file-id", file_id[:16], "--json"),
-                *peers,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        say(f"  $ furymesh resume --file-id {file_id[:16]}")
+        arguments = ["resume", "--file-id", file_id[:16], *peers]
         total = 0
-        try:
+        with _started(arguments, self._data("user")) as process:
             for event in _events(process):
                 total = event.get("chunks_total", total)
                 if event["event"] == "progress":
                     _bar(event["chunks_done"], total, event)
                 if event["event"] == "complete":
                     return event
-        finally:
-            process.terminate()
-            process.wait(STEP_SECONDS)
         raise DemoError("resume did not complete")
 
     def _compare(self, source: Path, target: Path, done: int, result: dict[str, Any]) -> None:
         self._title("Verify")
         fetched, reused = result["bytes_fetched"], result["bytes_reused"]
-        _say(f"  reused {format_size(reused)}, fetched {format_size(fetched)}")
+        say(f"  reused {format_size(reused)}, fetched {format_size(fetched)}")
         for peer in result["peers"]:
             node, chunks = str(peer["node_id"])[:12], peer["chunks"]
-            _say(f"  {node}…  {chunks:>4} chunks  {format_size(peer['bytes']):>9}")
+            say(f"  {node}…  {chunks:>4} chunks  {format_size(peer['bytes']):>9}")
         if not filecmp.cmp(source, target, shallow=False):
             raise DemoError("the download differs from the source")
         if fetched + reused != SIZE or reused < done * default_chunk_size(SIZE):
             raise DemoError("verified chunks were fetched twice")
-        _say(f"  {shown(target.name)} is byte for byte the shared content")
+        say(f"  {shown(target.name)} is byte for byte the shared content")
 
     # --- helpers --------------------------------------------------------------------
 
@@ -203,11 +181,11 @@ class _Demo:
 
     def _title(self, text: str) -> None:
         self.step += 1
-        _say(f"\n{self.step}. {text}")
+        say(f"\n{self.step}. {text}")
 
     def _json(self, arguments: list[str], data: Path) -> list[dict[str, Any]]:
         done = subprocess.run(
-            [*_furymesh(arguments[0], data), *arguments[1:], "--json"],
+            [*_furymesh(arguments, data), "--json"],
             capture_output=True,
             text=True,
             check=False,
@@ -218,9 +196,25 @@ class _Demo:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _furymesh(command: str, data: Path) -> list[str]:
+@contextmanager
+def _started(
+    arguments: list[str], data: Path, stderr: int | None = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[str]]:
+    """A command that answers in JSON, for as long as the block takes."""
+    command = [*_furymesh(arguments, data), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STEP_SECONDS)
+            process.kill()
+
+
+def _furymesh(arguments: list[str], data: Path) -> list[str]:
     places = ["--config", str(_config(data)), "--data-dir", str(data)]
-    return [sys.executable, "-m", "furymesh", command, *places]
+    return [sys.executable, "-m", "furymesh", *arguments, *places]
 
 
 def _config(data: Path) -> Path:
@@ -240,14 +234,10 @@ def _bar(done: int, total: int, event: dict[str, Any]) -> None:
     filled = BAR * done // max(total, 1)
     peers = event.get("peers", 0)
     rate = format_rate(event.get("rate", 0))
-    _say(f"  [{'█' * filled}{'·' * (BAR - filled)}] {done:>4}/{total}  {rate:>9}  {peers} peers")
+    say(f"  [{'█' * filled}{'·' * (BAR - filled)}] {done:>4}/{total}  {rate:>9}  {peers} peers")
 
 
 def _write_random(path: Path) -> None:
     with path.open("wb") as file:
         for _ in range(SIZE // BLOCK):
             file.write(os.urandom(BLOCK))
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

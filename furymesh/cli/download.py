@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from furymesh.cli.exits import Interrupted, main_cause
-from furymesh.core.errors import FuryMeshError, NotFoundError, UnavailableError, UsageError
+from furymesh.core.errors import FuryMeshError, NotFoundError, UnavailableError
 from furymesh.core.ids import ID_SIZE, FileId
 from furymesh.core.link import Link
 
@@ -90,13 +90,6 @@ def parse_target(text: str, config: Config) -> Link:
                 f"{error}: to begin one give its link, or all {2 * ID_SIZE} digits of its id"
             ) from None
     return Link.parse(text)
-
-
-def positive(option: str, value: float | None) -> float | None:
-    """`value` if it is a time to wait; raises UsageError."""
-    if value is not None and not 0 < value < float("inf"):
-        raise UsageError(f"{option}: give a number of seconds above 0")
-    return value
 
 
 def _how_to_continue(file_id: FileId, config: Config, places: str) -> str:

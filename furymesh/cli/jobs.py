@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from furymesh.cli import output
 from furymesh.cli.exits import INTERRUPTED, Interrupted
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import trio
 
 T = TypeVar("T")
-A = TypeVar("A")
+P = ParamSpec("P")
 
 # A key held down or pressed twice in one go is one wish, not two.
 INSIST_SECONDS = 1.0
@@ -35,16 +35,16 @@ class Job:
         self._failure: BaseException | None = None
         self.interrupted = False
 
-    def guard(self, show: Callable[[A], None]) -> Callable[[A], None]:
+    def guard(self, show: Callable[P, None]) -> Callable[P, None]:
         """`show` for use as a callback: a failure in it ends the job from outside.
 
         Whatever calls back must not find a closed pipe in the middle of its work.
         """
 
-        def guarded(item: A) -> None:
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             if self._failure is None:
                 try:
-                    show(item)
+                    show(*args, **kwargs)
                 except Exception as error:
                     self._failure = error
                     self._scope.cancel()

@@ -1,4 +1,4 @@
-"""The `furymesh` command: puts the commands together and ends them properly.
+"""The `furymesh` command: runs one command line and ends it properly.
 
 Whatever a command raises becomes one plain line on stderr and the exit code of
 `furymesh.cli.exits`; a traceback is shown to those who ask with --debug or

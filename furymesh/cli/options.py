@@ -72,24 +72,12 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="PATH", help="File or directory to save to."),
 ]
-ResumeId = Annotated[
-    str | None,
-    typer.Option(
-        "--file-id",
-        metavar="ID",
-        help="File id, or its first 8 or more hex digits.",
-        autocompletion=completion.resume_ids,
-    ),
-]
-RequiredResumeId = Annotated[
-    str,
-    typer.Option(
-        "--file-id",
-        metavar="ID",
-        help="File id, or its first 8 or more hex digits.",
-        autocompletion=completion.resume_ids,
-    ),
-]
+FILE_ID = "File id, or its first 8 or more hex digits."
+_RESUME_ID = typer.Option(
+    "--file-id", metavar="ID", help=FILE_ID, autocompletion=completion.resume_ids
+)
+ResumeId = Annotated[str | None, _RESUME_ID]
+RequiredResumeId = Annotated[str, _RESUME_ID]
 
 
 def settings(context: typer.Context, config: Path | None, data_dir: Path | None) -> Config:
@@ -99,7 +87,7 @@ def settings(context: typer.Context, config: Path | None, data_dir: Path | None)
     """
     from furymesh.node.config import load_config
 
-    return load_config(*_places(context, config, data_dir))
+    return load_config(*places(context, config, data_dir))
 
 
 def with_connections(config: Config, count: int | None) -> Config:
@@ -120,9 +108,7 @@ def with_space_check(config: Config, skip: bool) -> Config:
 
 def same_places(context: typer.Context) -> str:
     """The --config and --data-dir of this command line, to repeat in another one."""
-    config, data_dir = _places(
-        context, context.params.get("config"), context.params.get("data_dir")
-    )
+    config, data_dir = places(context, context.params.get("config"), context.params.get("data_dir"))
     words = []
     for option, path in (("--config", config), ("--data-dir", data_dir)):
         if path is not None:
@@ -130,9 +116,10 @@ def same_places(context: typer.Context) -> str:
     return "".join(f" {word}" for word in words)
 
 
-def _places(
+def places(
     context: typer.Context, config: Path | None, data_dir: Path | None
 ) -> tuple[Path | None, Path | None]:
+    """What --config and --data-dir name, after the command or before it."""
     before = context.find_root().params
     return config or before.get("config"), data_dir or before.get("data_dir")
 
@@ -199,4 +186,13 @@ def rate(option: str, text: str | None) -> int | None:
     value = read(option, parse_size, text)
     if value == 0:
         raise UsageError(f"{option}: 0 would never finish; leave the option out for no limit")
+    return value
+
+
+def seconds(option: str, value: float | None) -> float | None:
+    """`value` if it is a time to wait, in seconds; raises UsageError."""
+    from furymesh.core.errors import UsageError
+
+    if value is not None and not 0 < value < float("inf"):
+        raise UsageError(f"{option}: give a number of seconds above 0")
     return value

@@ -1,6 +1,6 @@
 """What commands print: lines and JSON on stdout, notes on stderr, tables.
 
-Only this module and `progress` write to the standard streams. Whoever reads
+Only this module, `progress` and `asking` write to the standard streams. Whoever reads
 stdout may go away (`| head`): `BrokenPipeError` leaves here and ends the
 command quietly. stderr going away stops nothing.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from furymesh.cli.exits import exit_code, main_cause, one_line, reason
+from furymesh.core.ids import NodeId, node_id_text
 from furymesh.core.paths import shown
 
 PROGRAM = "furymesh"
@@ -32,6 +33,20 @@ def say(line: str) -> None:
 def say_json(record: dict[str, Any] | list[dict[str, Any]]) -> None:
     """One JSON value on a line of its own, at once; escaped to plain ASCII."""
     print(json.dumps(record, separators=(",", ":")), flush=True)
+
+
+def say_listening(node_id: NodeId, addresses: Sequence[str], *facts: str, json: bool) -> None:
+    """What a long-lived command says first: who it is and where it listens."""
+    text = node_id_text(node_id)
+    if json:
+        say_json({"event": "listening", "node_id": text, "addresses": list(addresses)})
+        return
+    say(f"Node ID: {text}")
+    for address in addresses:
+        say(f"Listening on {shown(address)}")
+    for fact in facts:
+        say(fact)
+    say("Press Ctrl-C to stop.")
 
 
 def note(line: str) -> None:

@@ -6,12 +6,12 @@ is never an argument or the text of an environment variable: others see those.
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from furymesh.cli.exits import Interrupted, main_cause
+from furymesh.cli import asking
+from furymesh.cli.exits import main_cause
 from furymesh.core.errors import PassphraseNeededError, UsageError
 
 if TYPE_CHECKING:
@@ -74,13 +74,12 @@ def new_passphrase(config: Config) -> str:
 
 
 def _can_ask() -> bool:
+    # getpass finds the terminal of the process even where stdin is a pipe.
     return any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def _ask(prompt: str) -> str:
-    try:
-        return getpass.getpass(prompt)
-    except (EOFError, OSError):
-        raise PassphraseNeededError("no passphrase was given; nothing was changed") from None
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before anything was done") from None
+    answer = asking.ask_secret(prompt)
+    if answer is None:
+        raise PassphraseNeededError("no passphrase was given; nothing was changed")
+    return answer

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import posixpath
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from furymesh.core.errors import HandshakeError, PassphraseNeededError, UsageErr
 from furymesh.core.paths import shown
 
 if TYPE_CHECKING:
+    from furymesh.cli.progress import Display
     from furymesh.sftp import AsyncConnection, Transferred
     from furymesh.sftp.how import More
     from furymesh.sftp.url import ServerPath
@@ -110,16 +109,12 @@ def run_transfer(url: ServerPath, choices: Choices, move: Move, activity: str, d
         "config": _config(choices.ssh_config),
     }
     display = open_display(json=choices.json)
-    meter = Shown(display, activity, choices.json)
+    meter = _Meter(display, activity, json=choices.json)
     since = time.monotonic()
 
     async def work(job: Job) -> Transferred:
-        def show(progress: tuple[int, int]) -> None:
-            meter(*progress)
-
-        tell = job.guard(show)
+        more["progress"] = job.guard(meter)
         async with AsyncConnection(url.host, **options) as connection:
-            more["progress"] = lambda moved, total: tell((moved, total))
             return await move(connection, more)
 
     try:
@@ -152,13 +147,17 @@ def _config(text: str) -> Path | None:
 
 def _answered(cause: BaseException, url: ServerPath, options: dict[str, Any]) -> bool:
     """Ask for what was missing, if somebody is there to ask; whether trying again makes sense."""
+    from furymesh.cli.asking import agreed, can_ask
     from furymesh.sftp.faults import RefusedUserError, UnknownHostError
     from furymesh.sftp.options import believe
 
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not can_ask():
         return False
     if isinstance(cause, UnknownHostError):
-        if not _agreed(f"The host key of {shown(url.host)} is not known:\n  {cause.fingerprint}"):
+        if not agreed(
+            f"The host key of {shown(url.host)} is not known:\n  {cause.fingerprint}\n"
+            "Is that what its owner says? Trust it from now on?"
+        ):
             raise HandshakeError(
                 f"the host key of {shown(url.host)} is not trusted; nothing was transferred"
             ) from None
@@ -175,36 +174,22 @@ def _answered(cause: BaseException, url: ServerPath, options: dict[str, Any]) ->
     return True
 
 
-def _agreed(statement: str) -> bool:
-    sys.stderr.write(f"{statement}\nIs that what its owner says? Trust it from now on? [y/N] ")
-    sys.stderr.flush()
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except KeyboardInterrupt:
-        raise _gone_away() from None
-
-
 def _secret(prompt: str, *, again: bool) -> str:
-    try:
-        return getpass.getpass(f"That was not it. {prompt}" if again else prompt)
-    except (EOFError, OSError):
-        raise UsageError("no password was given; nothing was transferred") from None
-    except KeyboardInterrupt:
-        raise _gone_away() from None
+    from furymesh.cli.asking import ask_secret
 
-
-def _gone_away() -> Interrupted:
-    sys.stderr.write("\n")  # the question stands on this line
-    return Interrupted("interrupted before anything was transferred")
+    answer = ask_secret(f"That was not it. {prompt}" if again else prompt)
+    if answer is None:
+        raise UsageError("no password was given; nothing was transferred")
+    return answer
 
 
 # --- showing ------------------------------------------------------------------
 
 
-class Shown:
+class _Meter:
     """Progress as a bar, and as a line of JSON now and then."""
 
-    def __init__(self, display: Any, activity: str, json: bool) -> None:
+    def __init__(self, display: Display, activity: str, *, json: bool) -> None:
         from furymesh.cli.progress import BytesMeter
 
         self._meter = BytesMeter(display, activity)

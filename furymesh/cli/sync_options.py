@@ -19,18 +19,16 @@ Archive = Annotated[
 def archive_directory(config: Config, given: Path | None) -> Path:
     """The folder that was named, here or in the configuration, or at the terminal."""
     folder = given or config.sync.archive
-    return folder or Path(ask("--archive", "Archive directory: ")).expanduser()
+    return folder or Path(missing("--archive", "Archive directory: ")).expanduser()
 
 
-def ask(option: str, prompt: str) -> str:
+def missing(option: str, prompt: str) -> str:
     """Ask at the terminal for what an option would have told; raises UsageError without one."""
+    from furymesh.cli.asking import ask, can_ask
     from furymesh.core.errors import UsageError
 
-    answer = ""
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
-        answer = sys.stdin.readline().strip()
+    # Where the question is not seen, nobody knows that an answer is waited for.
+    answer = ask(prompt) if can_ask() and sys.stderr.isatty() else ""
     if not answer:
         raise UsageError(f"missing option '{option}'; see `furymesh sync --help`")
     return answer

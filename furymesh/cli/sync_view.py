@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from furymesh.cli.exits import one_line
-from furymesh.cli.output import note, percent, plural, say, say_json
+from furymesh.cli.output import note, percent, plural, say, say_json, say_listening
 from furymesh.cli.progress import Display
 from furymesh.core.ids import node_id_text
 from furymesh.core.paths import shown
@@ -174,15 +174,8 @@ class ServeView:
         self._json = json
 
     def listening(self, serving: Serving) -> None:
-        node_id = node_id_text(serving.node_id)
-        if self._json:
-            say_json({"event": "listening", "node_id": node_id, "addresses": serving.addresses})
-            return
-        say(f"Node ID: {node_id}")
-        for address in serving.addresses:
-            say(f"Listening on {shown(address)}")
-        say(f"Folders go to {shown(str(self._archive))}")
-        say("Press Ctrl-C to stop.")
+        place = f"Folders go to {shown(str(self._archive))}"
+        say_listening(serving.node_id, serving.addresses, place, json=self._json)
 
     def on_event(self, event: ServerEvent) -> None:
         if isinstance(event, Note):

@@ -9,7 +9,6 @@ out as ``Unknown``: a newer peer may say more than we understand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -19,9 +18,7 @@ from furymesh.core.geometry import MAX_CHUNK_SIZE, PAGE_SIZE
 from furymesh.core.ids import ID_SIZE, INSTANCE_SIZE
 from furymesh.wire import messages as m
 from furymesh.wire import sync_codec
-from furymesh.wire.coding import hint as _hint
-from furymesh.wire.coding import need as _need
-from furymesh.wire.coding import plain as _plain
+from furymesh.wire.coding import encoder, need, text
 from furymesh.wire.pb import furymesh_pb2 as pb
 
 # Bytes in one Data message: a control message never waits behind more.
@@ -62,9 +59,9 @@ def decode(raw: bytes) -> m.Message:
 
 
 def _indices(values: Any, limit: int = MAX_INDICES) -> tuple[int, ...]:
-    _need(len(values) <= limit, "too many indices in one message")
+    need(len(values) <= limit, "too many indices in one message")
     out = tuple(values)
-    _need(not out or max(out) < MAX_INDEX, "index out of range")
+    need(not out or max(out) < MAX_INDEX, "index out of range")
     return out
 
 
@@ -76,38 +73,50 @@ def _reason(value: int) -> m.Reason:
 
 
 def _ip(raw: bytes, *, optional: bool) -> bytes:
-    _need(len(raw) in (4, 16) or (optional and not raw), "IP address of odd length")
+    need(len(raw) in (4, 16) or (optional and not raw), "IP address of odd length")
     return raw
 
 
 def _port(value: int, *, optional: bool) -> int:
-    _need(value < 65536 and (optional or value > 0), "port out of range")
+    need(value < 65536 and (optional or value > 0), "port out of range")
     return value
 
 
-def _text(value: str) -> str:
-    _need(len(value.encode()) <= MAX_TEXT, "text too long")
-    return value
+def _sized(raw: bytes, size: int, what: str) -> bytes:
+    need(len(raw) == size, f"{what} of wrong length")
+    return raw
+
+
+def _node_id(raw: bytes) -> bytes:
+    return _sized(raw, ID_SIZE, "node id")
+
+
+def _instance(raw: bytes) -> bytes:
+    return _sized(raw, INSTANCE_SIZE, "instance id")
+
+
+def _token(raw: bytes) -> bytes:
+    return _sized(raw, TOKEN_SIZE, "token")
 
 
 def _hello(p: pb.Hello) -> m.Hello:
-    _need(0 < p.min_version <= p.version, "version range is empty")
-    _need(len(p.features) <= MAX_FEATURES, "too many features")
+    need(0 < p.min_version <= p.version, "version range is empty")
+    need(len(p.features) <= MAX_FEATURES, "too many features")
     return m.Hello(
         version=p.version,
         min_version=p.min_version,
         instance=_instance(p.instance),
         listen_port=_port(p.listen_port, optional=True),
-        agent=_text(p.agent),
-        features=tuple(_text(feature) for feature in p.features),
+        agent=text(p.agent, MAX_TEXT),
+        features=tuple(text(feature, MAX_TEXT) for feature in p.features),
         observed_ip=_ip(p.observed_ip, optional=True),
         observed_port=_port(p.observed_port, optional=True),
     )
 
 
 def _join(p: pb.Join) -> m.Join:
-    _need(len(p.tag) == ID_SIZE and len(p.proof) == ID_SIZE, "tag or proof of wrong length")
-    return m.Join(p.share, p.tag, p.proof, p.leaves)
+    tag, proof = _sized(p.tag, ID_SIZE, "tag"), _sized(p.proof, ID_SIZE, "proof")
+    return m.Join(p.share, tag, proof, p.leaves)
 
 
 def _get_manifest(p: pb.GetManifest) -> m.GetManifest:
@@ -115,27 +124,27 @@ def _get_manifest(p: pb.GetManifest) -> m.GetManifest:
 
 
 def _manifest_header(p: pb.ManifestHeader) -> m.ManifestHeader:
-    _need(len(p.header) <= MAX_HEADER, "manifest header too long")
-    return m.ManifestHeader(p.share, p.header, _text(p.name), p.executable)
+    need(len(p.header) <= MAX_HEADER, "manifest header too long")
+    return m.ManifestHeader(p.share, p.header, text(p.name, MAX_TEXT), p.executable)
 
 
 def _manifest_page(p: pb.ManifestPage) -> m.ManifestPage:
-    _need(len(p.data) <= PAGE_SIZE, "manifest page too long")
-    _need(p.page < MAX_INDEX, "page index out of range")
+    need(len(p.data) <= PAGE_SIZE, "manifest page too long")
+    need(p.page < MAX_INDEX, "page index out of range")
     return m.ManifestPage(p.share, p.page, p.data)
 
 
 def _bitmap(p: pb.Bitmap) -> m.Bitmap:
-    _need(len(p.bits) <= MAX_BITMAP, "bitmap too long")
-    _need(p.first % 8 == 0 and p.first < MAX_INDEX, "bitmap does not start on a byte")
-    _need(not (p.all and (p.bits or p.first)), "bitmap says all and lists bits")
+    need(len(p.bits) <= MAX_BITMAP, "bitmap too long")
+    need(p.first % 8 == 0 and p.first < MAX_INDEX, "bitmap does not start on a byte")
+    need(not (p.all and (p.bits or p.first)), "bitmap says all and lists bits")
     return m.Bitmap(p.share, p.first, p.bits, p.all)
 
 
 def _data(p: pb.Data) -> m.Data:
-    _need(p.chunk < MAX_INDEX, "chunk index out of range")
-    _need(0 < p.length <= MAX_PIECE, "data length out of range")
-    _need(p.offset + p.length <= MAX_CHUNK_SIZE, "data beyond the largest chunk")
+    need(p.chunk < MAX_INDEX, "chunk index out of range")
+    need(0 < p.length <= MAX_PIECE, "data length out of range")
+    need(p.offset + p.length <= MAX_CHUNK_SIZE, "data beyond the largest chunk")
     return m.Data(p.share, p.chunk, p.offset, p.length)
 
 
@@ -146,42 +155,27 @@ def _reject(p: pb.Reject) -> m.Reject:
 
 
 def _peers(p: pb.Peers) -> m.Peers:
-    _need(len(p.peers) <= MAX_PEERS, "too many peers in one message")
-    found = []
-    for peer in p.peers:
-        _need(len(peer.node_id) in (0, ID_SIZE), "node id of wrong length")
-        found.append(
-            m.PeerAddress(
-                _ip(peer.ip, optional=False), _port(peer.port, optional=False), peer.node_id
-            )
-        )
-    return m.Peers(p.share, tuple(found))
+    need(len(p.peers) <= MAX_PEERS, "too many peers in one message")
+    return m.Peers(p.share, tuple(_peer(peer) for peer in p.peers))
 
 
-def _digest(raw: bytes, what: str) -> bytes:
-    _need(len(raw) == ID_SIZE, f"{what} of wrong length")
-    return raw
-
-
-def _instance(raw: bytes) -> bytes:
-    _need(len(raw) == INSTANCE_SIZE, "instance id of wrong length")
-    return raw
-
-
-def _token(raw: bytes) -> bytes:
-    _need(len(raw) == TOKEN_SIZE, "token of wrong length")
-    return raw
+def _peer(p: pb.PeerAddress) -> m.PeerAddress:
+    return m.PeerAddress(
+        _ip(p.ip, optional=False),
+        _port(p.port, optional=False),
+        p.node_id and _node_id(p.node_id),
+    )
 
 
 def _rendezvous(p: pb.Rendezvous) -> m.Rendezvous:
-    _need(len(p.tags) <= MAX_TAGS, "too many tags in one message")
-    return m.Rendezvous(tuple(_digest(tag, "tag") for tag in p.tags))
+    need(len(p.tags) <= MAX_TAGS, "too many tags in one message")
+    return m.Rendezvous(tuple(_sized(tag, ID_SIZE, "tag") for tag in p.tags))
 
 
 def _introduction(p: pb.Introduction) -> m.Introduction:
     return m.Introduction(
-        _digest(p.tag, "tag"),
-        _digest(p.node_id, "node id"),
+        _sized(p.tag, ID_SIZE, "tag"),
+        _node_id(p.node_id),
         _instance(p.instance),
         _ip(p.ip, optional=False),
         _port(p.port, optional=False),
@@ -189,10 +183,10 @@ def _introduction(p: pb.Introduction) -> m.Introduction:
 
 
 def _summons(p: pb.Summons) -> m.Summons:
-    _need(bool(p.ip) == bool(p.port), "half an address")
+    need(bool(p.ip) == bool(p.port), "half an address")
     return m.Summons(
         _token(p.token),
-        _digest(p.node_id, "node id"),
+        _node_id(p.node_id),
         _instance(p.instance),
         _ip(p.ip, optional=True),
         _port(p.port, optional=True),
@@ -200,7 +194,7 @@ def _summons(p: pb.Summons) -> m.Summons:
 
 
 def _goodbye(p: pb.Goodbye) -> m.Goodbye:
-    return m.Goodbye(_reason(p.reason), _text(p.detail))
+    return m.Goodbye(_reason(p.reason), text(p.detail, MAX_TEXT))
 
 
 _DECODERS: dict[str, Callable[[Any], m.Message]] = {
@@ -224,7 +218,7 @@ _DECODERS: dict[str, Callable[[Any], m.Message]] = {
     "goodbye": _goodbye,
     "rendezvous": _rendezvous,
     "introduction": _introduction,
-    "reach": lambda p: m.Reach(_digest(p.node_id, "node id"), _instance(p.instance)),
+    "reach": lambda p: m.Reach(_node_id(p.node_id), _instance(p.instance)),
     "summons": _summons,
     "answer": lambda p: m.Answer(_token(p.token)),
     "spliced": lambda p: m.Spliced(),
@@ -232,46 +226,35 @@ _DECODERS: dict[str, Callable[[Any], m.Message]] = {
 }
 
 
-def _encode_manifest_header(value: m.ManifestHeader) -> bytes:
-    return _plain_header(replace(value, name=_hint(value.name, MAX_TEXT)))
-
-
-def _encode_goodbye(value: m.Goodbye) -> bytes:
-    return _plain_goodbye(replace(value, detail=_hint(value.detail, MAX_DETAIL)))
-
-
 def _encode_peers(value: m.Peers) -> bytes:
     peers = [pb.PeerAddress(ip=p.ip, port=p.port, node_id=p.node_id) for p in value.peers]
     return pb.Frame(peers=pb.Peers(share=value.share, peers=peers)).SerializeToString()
 
 
-_plain_header = _plain("manifest_header", pb.ManifestHeader)
-_plain_goodbye = _plain("goodbye", pb.Goodbye)
-
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
-    m.Hello: _plain("hello", pb.Hello),
-    m.Join: _plain("join", pb.Join),
-    m.Refuse: _plain("refuse", pb.Refuse),
-    m.Leave: _plain("leave", pb.Leave),
-    m.GetManifest: _plain("get_manifest", pb.GetManifest),
-    m.ManifestHeader: _encode_manifest_header,
-    m.ManifestPage: _plain("manifest_page", pb.ManifestPage),
-    m.Bitmap: _plain("bitmap", pb.Bitmap),
-    m.Have: _plain("have", pb.Have),
-    m.Lost: _plain("lost", pb.Lost),
-    m.Request: _plain("request", pb.Request),
-    m.Data: _plain("data", pb.Data),
-    m.Cancel: _plain("cancel", pb.Cancel),
-    m.Reject: _plain("reject", pb.Reject),
+    m.Hello: encoder("hello", pb.Hello),
+    m.Join: encoder("join", pb.Join),
+    m.Refuse: encoder("refuse", pb.Refuse),
+    m.Leave: encoder("leave", pb.Leave),
+    m.GetManifest: encoder("get_manifest", pb.GetManifest),
+    m.ManifestHeader: encoder("manifest_header", pb.ManifestHeader, name=MAX_TEXT),
+    m.ManifestPage: encoder("manifest_page", pb.ManifestPage),
+    m.Bitmap: encoder("bitmap", pb.Bitmap),
+    m.Have: encoder("have", pb.Have),
+    m.Lost: encoder("lost", pb.Lost),
+    m.Request: encoder("request", pb.Request),
+    m.Data: encoder("data", pb.Data),
+    m.Cancel: encoder("cancel", pb.Cancel),
+    m.Reject: encoder("reject", pb.Reject),
     m.Peers: _encode_peers,
-    m.Ping: _plain("ping", pb.Ping),
-    m.Pong: _plain("pong", pb.Pong),
-    m.Goodbye: _encode_goodbye,
-    m.Rendezvous: _plain("rendezvous", pb.Rendezvous),
-    m.Introduction: _plain("introduction", pb.Introduction),
-    m.Reach: _plain("reach", pb.Reach),
-    m.Summons: _plain("summons", pb.Summons),
-    m.Answer: _plain("answer", pb.Answer),
-    m.Spliced: _plain("spliced", pb.Spliced),
+    m.Ping: encoder("ping", pb.Ping),
+    m.Pong: encoder("pong", pb.Pong),
+    m.Goodbye: encoder("goodbye", pb.Goodbye, detail=MAX_DETAIL),
+    m.Rendezvous: encoder("rendezvous", pb.Rendezvous),
+    m.Introduction: encoder("introduction", pb.Introduction),
+    m.Reach: encoder("reach", pb.Reach),
+    m.Summons: encoder("summons", pb.Summons),
+    m.Answer: encoder("answer", pb.Answer),
+    m.Spliced: encoder("spliced", pb.Spliced),
     **sync_codec.ENCODERS,
 }

@@ -15,20 +15,31 @@ def need(condition: bool, what: str) -> None:
         raise ProtocolError(what)
 
 
-def plain(field: str, message_type: Any) -> Callable[[Any], bytes]:
-    """Encoder for a message whose fields go onto the wire as they are."""
+def text(value: str, limit: int) -> str:
+    """`value` if it has at most `limit` bytes; raises ProtocolError."""
+    need(len(value.encode()) <= limit, "text too long")
+    return value
+
+
+def encoder(field: str, message_type: Any, **hints: int) -> Callable[[Any], bytes]:
+    """What writes a message of this type as the `field` of a Frame, its own fields as they are.
+
+    But for `hints`, texts for people, that are cut to so many bytes.
+    """
     slots = message_type.DESCRIPTOR.fields_by_name.keys()
 
-    def encoder(value: Any) -> bytes:
-        body = message_type(**{slot: getattr(value, slot) for slot in slots})
-        return bytes(pb.Frame(**{field: body}).SerializeToString())
+    def encode(value: Any) -> bytes:
+        fields = {slot: getattr(value, slot) for slot in slots}
+        for slot, limit in hints.items():
+            fields[slot] = _cut(fields[slot], limit)
+        return bytes(pb.Frame(**{field: message_type(**fields)}).SerializeToString())
 
-    return encoder
+    return encode
 
 
-def hint(text: str, limit: int) -> str:
-    """A text for people, cut to `limit` bytes between characters.
+def _cut(hint: str, limit: int) -> str:
+    """A text cut to `limit` bytes between characters.
 
     It may come from a path and then hold what is not text; that becomes "?".
     """
-    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    return hint.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from furymesh.core.ids import ID_SIZE
 from furymesh.wire import messages as m
-from furymesh.wire.coding import hint, need, plain
+from furymesh.wire.coding import encoder, need, text
 from furymesh.wire.pb import furymesh_pb2 as pb
 
 DIGEST_SIZE = ID_SIZE  # SHA-256
@@ -67,11 +66,6 @@ def _number(value: int) -> int:
     return value
 
 
-def _text(value: str, limit: int) -> str:
-    need(len(value.encode()) <= limit, "text too long")
-    return value
-
-
 def _place(value: int) -> int:
     need(0 < value < MAX_PLACE, "place out of range")
     return value
@@ -89,22 +83,11 @@ def _paths(values: Any) -> tuple[str, ...]:
 
 def _next_sync(p: pb.NextSync) -> m.NextSync:
     need(p.seconds < MAX_PAUSE, "the next sync is too far away")
-    return m.NextSync(p.seconds, p.removed, _text(p.notice, MAX_NOTICE))
+    return m.NextSync(p.seconds, p.removed, text(p.notice, MAX_NOTICE))
 
-
-def _encode_failed(value: m.ArchiveFailed) -> bytes:
-    return _plain_failed(replace(value, detail=hint(value.detail, MAX_NOTICE)))
-
-
-def _encode_next_sync(value: m.NextSync) -> bytes:
-    return _plain_next_sync(replace(value, notice=hint(value.notice, MAX_NOTICE)))
-
-
-_plain_failed = plain("archive_failed", pb.ArchiveFailed)
-_plain_next_sync = plain("next_sync", pb.NextSync)
 
 DECODERS: dict[str, Callable[[Any], m.Message]] = {
-    "identify": lambda p: m.Identify(_text(p.client_id, MAX_CLIENT_ID), p.mirror, p.force),
+    "identify": lambda p: m.Identify(text(p.client_id, MAX_CLIENT_ID), p.mirror, p.force),
     "busy": lambda p: m.Busy(_place(p.place)),
     "ready": lambda p: m.Ready(),
     "archive_info": _archive_info,
@@ -112,23 +95,23 @@ DECODERS: dict[str, Callable[[Any], m.Message]] = {
     "archive_data": _archive_data,
     "archive_skip": lambda p: m.ArchiveSkip(_numbers(p.files, MAX_ENTRIES)),
     "archive_written": lambda p: m.ArchiveWritten(_batches(p.batches)),
-    "archive_failed": lambda p: m.ArchiveFailed(_number(p.file), _text(p.detail, MAX_NOTICE)),
+    "archive_failed": lambda p: m.ArchiveFailed(_number(p.file), text(p.detail, MAX_NOTICE)),
     "archive_extras": lambda p: m.ArchiveExtras(_paths(p.paths)),
     "archive_gone": lambda p: m.ArchiveGone(_numbers(p.places, MAX_ENTRIES)),
     "next_sync": _next_sync,
 }
 
 ENCODERS: dict[type, Callable[[Any], bytes]] = {
-    m.Identify: plain("identify", pb.Identify),
-    m.Busy: plain("busy", pb.Busy),
-    m.Ready: plain("ready", pb.Ready),
-    m.ArchiveInfo: plain("archive_info", pb.ArchiveInfo),
-    m.ArchiveTasks: plain("archive_tasks", pb.ArchiveTasks),
-    m.ArchiveData: plain("archive_data", pb.ArchiveData),
-    m.ArchiveSkip: plain("archive_skip", pb.ArchiveSkip),
-    m.ArchiveWritten: plain("archive_written", pb.ArchiveWritten),
-    m.ArchiveFailed: _encode_failed,
-    m.ArchiveExtras: plain("archive_extras", pb.ArchiveExtras),
-    m.ArchiveGone: plain("archive_gone", pb.ArchiveGone),
-    m.NextSync: _encode_next_sync,
+    m.Identify: encoder("identify", pb.Identify),
+    m.Busy: encoder("busy", pb.Busy),
+    m.Ready: encoder("ready", pb.Ready),
+    m.ArchiveInfo: encoder("archive_info", pb.ArchiveInfo),
+    m.ArchiveTasks: encoder("archive_tasks", pb.ArchiveTasks),
+    m.ArchiveData: encoder("archive_data", pb.ArchiveData),
+    m.ArchiveSkip: encoder("archive_skip", pb.ArchiveSkip),
+    m.ArchiveWritten: encoder("archive_written", pb.ArchiveWritten),
+    m.ArchiveFailed: encoder("archive_failed", pb.ArchiveFailed, detail=MAX_NOTICE),
+    m.ArchiveExtras: encoder("archive_extras", pb.ArchiveExtras),
+    m.ArchiveGone: encoder("archive_gone", pb.ArchiveGone),
+    m.NextSync: encoder("next_sync", pb.NextSync, notice=MAX_NOTICE),
 }

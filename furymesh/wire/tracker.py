@@ -18,7 +18,6 @@ from furymesh.core.link import Address
 from furymesh.core.paths import shown
 from furymesh.wire import bencode
 
-INFO_HASH_SIZE = 20
 PEER_ID_SIZE = 20
 # Peers asked for, and taken from one answer: more than a swarm node links to, so
 # that some may be gone, and far fewer than its address book holds.

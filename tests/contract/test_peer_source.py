@@ -26,6 +26,7 @@ from furymesh.discovery.lan import Lan
 from furymesh.discovery.source import Interests, PeerSource, Sighting, Tell
 from furymesh.discovery.tracker import open_trackers
 from tests.dht import dht_network
+from tests.proc import descriptors
 from tests.tracker_server import TestTracker, open_tracker
 from tests.waiting import stays, until
 
@@ -205,14 +206,10 @@ async def test_who_accepts_no_links_is_not_found(
 
 
 async def test_nothing_stays_open(make: MakeSource, tag: DiscoveryTag) -> None:
-    before = _descriptors()
+    before = descriptors()
     for _ in range(3):
         async with running(make()) as one, running(make(), PORT + 1) as other:
             one.interests.add(tag, wanted=False)
             other.interests.add(tag, wanted=True)
             await until(lambda: other.found(tag), PATIENCE)
-    await until(lambda: _descriptors() == before)
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    await until(lambda: descriptors() == before)

@@ -11,7 +11,6 @@ import filecmp
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -340,12 +339,6 @@ def finished(process: Process, timeout: float = DEADLINE) -> Event:
     assert done.code == 0, (done.code, done.out[-500:], done.err)
     assert done.last["event"] == "complete"
     return done.last
-
-
-def stop_hard(process: Process) -> None:
-    """What a power button does to a process."""
-    process.signal(signal.SIGKILL)
-    process.process.wait(DEADLINE)
 
 
 def same(one: Path, other: Path) -> bool:

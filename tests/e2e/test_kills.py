@@ -9,7 +9,7 @@ import pytest
 
 from furymesh.core.geometry import Geometry
 from tests.e2e.conftest import CHUNK, SIZE, Seed
-from tests.e2e.mesh import Mesh, same, stop_hard, write_blob
+from tests.e2e.mesh import Mesh, same, write_blob
 from tests.e2e.parts import journal
 
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ def test_kill_at_random_points(mesh: Mesh, size: int, kills: int, rate: str) -> 
         started = process.expect("started")
         assert started["chunks_done"] >= journaled, "journaled chunks were forgotten"
         assert not process.ended_within(rng.uniform(0.0, LONGEST)), process.err
-        stop_hard(process)
+        process.kill()
         journaled = journal(mesh.home("user")).bit_count()
     assert 0 < journaled < shared.chunks
 
@@ -51,7 +51,7 @@ def test_kill_at_random_points(mesh: Mesh, size: int, kills: int, rate: str) -> 
 def test_what_was_journaled_is_exactly_what_is_reused(mesh: Mesh, seed: Seed) -> None:
     process = mesh.start_get("user", seed.link, "--max-download", "2M", peers=[seed.address])
     process.expect("progress", lambda event: event["chunks_done"] > 20)
-    stop_hard(process)
+    process.kill()
     journaled = Geometry(SIZE, CHUNK).bytes_in(journal(mesh.home("user")))
     assert journaled > 20 * CHUNK
     complete = mesh.resume("user", seed.file_id[:12])

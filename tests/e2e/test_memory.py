@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.mesh import Mesh, same, write_blob
-from tests.e2e.test_terabyte import MAX_RSS, peak_memory
+from tests.e2e.test_terabyte import MAX_RSS
+from tests.proc import peak_memory
 
 MIB = 1024 * 1024
 DOWNLOADS = 6

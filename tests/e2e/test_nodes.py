@@ -12,7 +12,7 @@ from furymesh.core.ids import node_id_text
 from furymesh.node import face
 from furymesh.node.config import load_config
 from tests.e2e.conftest import CHUNK, SIZE, Seed
-from tests.e2e.mesh import Mesh, finished, same, stop_hard, write_blob
+from tests.e2e.mesh import Mesh, finished, same, write_blob
 from tests.waiting import block_until
 
 
@@ -52,7 +52,7 @@ def test_stops_cleanly_and_starts_where_it_was(mesh: Mesh, seed: Seed) -> None:
     second.process.signal(signal.SIGINT)
     assert second.process.done().code == 0
     third = mesh.node("origin")
-    stop_hard(third.process)
+    third.process.kill()
     fourth = mesh.node("origin")
     assert same(Path(mesh.get("user", link, peers=[fourth.address])["path"]), source)
 
@@ -82,7 +82,7 @@ def test_detached_download_survives_restarts(mesh: Mesh, seed: Seed) -> None:
     assert node.process.stop().code == 0
     before = progress()
     assert before >= 20
-    stop_hard(mesh.node(home, "--max-download", "1M").process)
+    mesh.node(home, "--max-download", "1M").process.kill()
     assert progress() >= before
     last = mesh.node(home)
     path = mesh.files(home) / "film.bin"

@@ -13,7 +13,7 @@ from furymesh.core.bitfield import mask_of
 from furymesh.core.geometry import Geometry
 from furymesh.core.ids import parse_file_id
 from tests.e2e.conftest import CHUNK, CHUNKS, SIZE, Seed
-from tests.e2e.mesh import Event, Mesh, finished, same, stop_hard
+from tests.e2e.mesh import Event, Mesh, finished, same
 from tests.e2e.parts import keep_part, resume_data
 
 
@@ -37,7 +37,7 @@ def interrupt(mesh: Mesh, seed: Seed, link: str) -> int:
     """Kill a download by "user" in the middle; the bytes that were recorded."""
     process = mesh.start_get("user", link, "--max-download", "3M", peers=[seed.address])
     process.expect("progress", lambda event: event["bytes_done"] > SIZE // 4)
-    stop_hard(process)
+    process.kill()
     summary = resume_data(mesh.home("user"))
     assert summary.meta.size is not None
     return Geometry(summary.meta.size, CHUNK).bytes_in(summary.have)
@@ -205,7 +205,7 @@ def test_without_resume_data_by_choice(mesh: Mesh, seed: Seed) -> None:
     home = mesh.home("user", "transfer: {resume_enabled: false}\n")
     process = mesh.start_get(home, seed.link, "--max-download", "3M", peers=[seed.address])
     process.expect("progress", lambda event: event["bytes_done"] > SIZE // 4)
-    stop_hard(process)
+    process.kill()
     assert mesh.run(home, "list-resume", "--json").events == [[]]
     complete = mesh.get(home, seed.link, peers=[seed.address])
     check_whole(complete, seed)
@@ -224,7 +224,7 @@ def test_second_process_on_a_download_names_the_first(mesh: Mesh, seed: Seed) ->
     # At once, apart from what it takes to start a process.
     assert took < 1.0 + (time.monotonic() - alone)
     assert mesh.run("user", "clean-resume", "--all", "--yes").complaint(5)
-    stop_hard(first)
+    first.kill()
     # A dead holder holds nobody up.
     assert same(Path(mesh.resume("user", seed.file_id)["path"]), seed.source)
 

@@ -18,17 +18,10 @@ from furymesh.storage.catalog import Catalog
 from furymesh.storage.catalog_entry import CatalogEntry
 from furymesh.storage.scan import scan
 from tests.e2e.mesh import Mesh
+from tests.proc import peak_memory
 
 TEBIBYTE = 1 << 40
 MAX_RSS = 120 * 1024 * 1024  # bytes: what a node may need, whatever it shares
-
-
-def peak_memory(pid: int) -> int:
-    """The largest resident set a process has had (bytes)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmHWM")
 
 
 def share_zeros(path: Path, data_dir: Path) -> Manifest:

@@ -7,7 +7,6 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -90,10 +89,6 @@ class Wire:
         out = memoryview(bytearray(len(raw) + OVERHEAD))
         self.link.sealing.seal_into(raw, out, 0)
         await self.tcp.send_all(out)
-
-    async def send_bare(self, raw: bytes) -> None:
-        """Send bytes that no key has seen."""
-        await self.tcp.send_all(memoryview(raw))
 
     async def say(self, message: m.Message) -> None:
         await self.send(codec.encode(message))
@@ -207,17 +202,3 @@ async def witness(address: Address, file_id: FileId) -> AsyncIterator[None]:
         yield
         assert not ended, f"an honest link was closed: {ended[0]}"
         nursery.cancel_scope.cancel()
-
-
-# --- the process that is attacked -----------------------------------------------------
-
-
-def memory(pid: int) -> int:
-    """Bytes of a process that are in memory now."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-
-def descriptors(pid: int) -> int:
-    """How many files and sockets a process has open."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

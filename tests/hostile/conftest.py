@@ -14,7 +14,7 @@ from furymesh.core.ids import FileId
 from furymesh.core.link import Address
 from tests.e2e.mesh import Mesh, RunningNode, same, write_blob
 from tests.hostile.assault import Scene
-from tests.hostile.attacker import memory
+from tests.proc import memory
 from tests.waiting import block_until
 
 CHUNK = 64 * 1024

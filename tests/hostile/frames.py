@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from furymesh.wire.codec import MAX_INDICES
 from furymesh.wire.pb import furymesh_pb2 as pb
+from tests.protobuf import length_delimited, tag, varint
 
 KINDS = tuple(field.name for field in pb.Frame.DESCRIPTOR.fields)
 MAX_FRAME = 120_000  # bytes; one record takes a little more
@@ -53,19 +54,19 @@ def _negative(rng: Random, kind: str, number: int) -> bytes:
     out = b""
     for field in _type_of(kind).DESCRIPTOR.fields:
         packed = field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
-        out += _tag(field.number, 2 if packed else 0) + ENDLESS
-    return _tag(_number_of(kind), 2) + _varint(len(out)) + out
+        out += tag(field.number, 2 if packed else 0) + ENDLESS
+    return length_delimited(_number_of(kind), out)
 
 
 def _too_long(rng: Random, kind: str, number: int) -> bytes:
     """A length that is not there."""
-    return _tag(_number_of(kind), 2) + _varint(rng.choice((2**31 - 1, 2**31, 2**32 - 1, 2**63)))
+    return tag(_number_of(kind), 2) + varint(rng.choice((2**31 - 1, 2**31, 2**32 - 1, 2**63)))
 
 
 def _nested(rng: Random, kind: str, number: int) -> bytes:
     """Unknown groups, each inside the one before."""
-    inner = _tag(15, 3) * GROUPS + (_tag(15, 4) * GROUPS if rng.random() < 0.5 else b"")
-    return _tag(_number_of(kind), 2) + _varint(len(inner)) + inner
+    inner = tag(15, 3) * GROUPS + (tag(15, 4) * GROUPS if rng.random() < 0.5 else b"")
+    return length_delimited(_number_of(kind), inner)
 
 
 def _several(rng: Random, kind: str, number: int) -> bytes:
@@ -135,15 +136,3 @@ def _value(rng: Random, field: Any, strange: bool, number: int) -> Any:
             if field.name == "share" and not strange:
                 return number
             return rng.choice(NUMBERS) if strange else rng.randint(0, 20)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return _varint(number << 3 | wire_type)

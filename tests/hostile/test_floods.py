@@ -14,9 +14,10 @@ from trio.lowlevel import current_statistics
 from furymesh.core.errors import FuryMeshError
 from furymesh.core.link import Address
 from tests.e2e.mesh import Mesh, finished
-from tests.hostile.attacker import connect, descriptors, new_endpoint, reset, wire
+from tests.hostile.attacker import connect, new_endpoint, reset, wire
 from tests.hostile.conftest import Target
 from tests.hostile.siege import Besieger, besieged, deaf, idle, trickling, useless
+from tests.proc import descriptors
 from tests.unit.swarm.lab import lab
 from tests.waiting import block_until, until
 

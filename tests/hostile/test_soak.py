@@ -17,8 +17,9 @@ from furymesh.core.errors import FuryMeshError
 from furymesh.wire import messages as m
 from tests.beside import beside
 from tests.e2e.mesh import Mesh, RunningNode, write_blob
-from tests.hostile.attacker import connect, descriptors, reset, wire
+from tests.hostile.attacker import connect, reset, wire
 from tests.hostile.conftest import Target
+from tests.proc import descriptors, memory
 from tests.reliability import Record
 from tests.waiting import block_until, looks
 
@@ -32,12 +33,6 @@ SLOPE = 1024 * 1024  # bytes an hour
 GROWTH = 16 * 1024 * 1024  # bytes, in the first few rounds
 PASSING = 8  # descriptors that links of the moment may hold
 SIZE = 2 * 1024 * 1024  # of what is shared, fetched and forgotten in each round
-
-
-def private_memory(pid: int) -> int:
-    """Bytes that only this process needs: what it has mapped of files comes and goes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
 async def guest(target: Target, how: str) -> None:
@@ -92,7 +87,8 @@ class Churn:
                 if share["file_id"] != self.target.file_id.hex():
                     self.say(place, "unshare", share["file_id"])
         fetched.unlink()
-        self.memory.append((seconds, private_memory(self.target.pid)))
+        # What it has mapped of files comes and goes.
+        self.memory.append((seconds, memory(self.target.pid, "RssAnon")))
         self.descriptors.append(descriptors(self.target.pid))
 
     def say(self, home: Path, command: str, *arguments: object) -> list[Any]:

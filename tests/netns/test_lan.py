@@ -17,6 +17,7 @@ from tests.e2e.mesh import DEADLINE, Process, finished, same, write_blob
 from tests.netns.conftest import MakeSegment
 from tests.netns.lab import Host, Shape, _run, mbit
 from tests.netns.segment import ALIASES, FLOOD_RATE, SIZE
+from tests.proc import cpu_seconds, memory
 from tests.waiting import block_until, holds
 
 Record = Callable[[str, object], None]
@@ -176,9 +177,9 @@ def test_a_flood_of_lies_keeps_nobody_from_the_real_peer(
     flood = three.flood(liar, three.aliases(liar, ALIASES), seed, "--tell", hostile)
     user = three.run(user_host, "user", "get", file_id, "--timeout", 4 * wait)
     flood.expect("flooding")
-    before = resident(user.pid)
+    before = memory(user.pid)
     done = flood.expect("sent", timeout=wait)
-    grown = resident(user.pid) - before
+    grown = memory(user.pid) - before
     assert user.process.poll() is None, (seed, user.err)
     if not on:
         flood.kill()
@@ -275,17 +276,3 @@ def rate_over(process: Process, seconds: float) -> float:
     while time.monotonic() - begun < seconds:
         last = process.expect("progress")
     return float(last["bytes_done"] - first["bytes_done"]) / (time.monotonic() - begun)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Of one processor, that a process and its threads have had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process has."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"process {pid} is gone")

@@ -28,6 +28,7 @@ from furymesh.swarm.events import Result
 from tests.apart import apart
 from tests.e2e.mesh import Mesh, write_blob
 from tests.e2e.parts import keep_part, right_in
+from tests.proc import open_files
 from tests.reliability import Record
 from tests.waiting import until
 
@@ -138,15 +139,6 @@ def trial(mesh: Mesh) -> Trial:
     peers = (Address.parse(node.address),)
     final = mesh.root / "files" / "film.bin"
     return Trial(shared.link, source, manifest, peers, config, final, node.home)
-
-
-def open_files() -> list[str]:
-    """What this process has open, by name, without the numbers of sockets."""
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the listing itself
-            found.append(os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0])
-    return sorted(found)
 
 
 async def cancel_everywhere(trial: Trial, half: bool, stride: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mesh import Event, Mesh, Process, finished, same, stop_hard, write_blob
+from tests.e2e.mesh import Event, Mesh, Process, finished, same, write_blob
 from tests.e2e.parts import journal, resume_data
 from tests.power.conftest import MEMORY
 from tests.reliability import Record
@@ -118,7 +118,7 @@ def jump_while_running(
 def interrupt(clocks: Clocks, address: str) -> int:
     process = clocks.start(address)
     process.expect("progress", lambda event: event["bytes_done"] > SIZE // 4)
-    stop_hard(process)
+    process.kill()
     return journal(clocks.user.home("home")).bit_count()
 
 

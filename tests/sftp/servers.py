@@ -22,6 +22,7 @@ from typing import Any
 
 import asyncssh
 
+from tests.ports import free_port
 from tests.waiting import block_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
@@ -50,7 +51,7 @@ class Server:
         self.home = Path(tempfile.mkdtemp(prefix="furymesh-sftp-"))
         self.key = self._make_key("client")
         self._host_key = self._make_key("host")
-        self.port = _free_port()
+        self.port = free_port()
         self.known_hosts = self.home / "known_hosts"
         public = self._host_key.with_suffix(".pub").read_text()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
@@ -190,10 +191,3 @@ def _descendants(pid: int) -> Iterator[int]:
             if int(rest.split()[1]) == pid:
                 yield from _descendants(child)
                 yield child
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -261,7 +261,7 @@ def test_at_a_terminal_an_unknown_host_is_asked_about_and_a_password_too(
         leaving = Terminal(*words)
         leaving.expect("[y/N]")
         leaving.interrupt()
-        leaving.expect("furymesh: interrupted before anything was transferred")
+        leaving.expect("furymesh: interrupted before anything was done")
         assert leaving.end() == 130
         assert not there.exists()
         asked = Terminal(*words)

@@ -125,6 +125,24 @@ def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtu
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_told_its_places(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*name.split(), "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config FILE" in out
+    assert "--data-dir DIR" in out
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("unshare", "demo")])
+def test_every_command_that_tells_something_can_tell_it_in_json(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*name.split(), "--help") == 0
+    assert "--json" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -285,7 +303,9 @@ def test_clean_all_asks_at_a_terminal(
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
     assert run("clean-resume", "--all", "--data-dir", str(unfinished)) == (0 if gone else 1)
-    assert "Remove 1 unfinished download" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "Remove 1 unfinished download and the partial files? [y/N] " in captured.err
+    assert bool(captured.out) is gone, "stdout is for what was done"
     assert (unfinished / "resume" / f"{HEX}.resume").exists() is not gone
 
 

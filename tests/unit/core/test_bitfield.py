@@ -1,5 +1,6 @@
 from collections import Counter
 from random import Random
+from time import process_time
 
 import pytest
 
@@ -58,3 +59,21 @@ def test_random_chunks_are_equally_likely() -> None:
 )
 def test_density_strips(chunks: list[int], count: int, width: int, drawn: str) -> None:
     assert strip(mask_of(chunks), count, width) == drawn
+
+
+WIDTH = 2_400_000
+
+
+def test_sparse_masks_cost_what_they_hold() -> None:
+    mask = mask_of([0, 8, 9, WIDTH])
+    best = 1.0
+    for _ in range(5):
+        began = process_time()
+        assert list(chunks_of(mask)) == [0, 8, 9, WIDTH]
+        best = min(best, process_time() - began)
+    assert best < 0.008, "byte by byte it took 15 ms and more"
+
+
+def test_runs_and_gaps_come_out_in_order() -> None:
+    for chunks in ([], [0], [7, 8], [0, 255, 256, 10_000], [*range(40), *range(400, 440)]):
+        assert list(chunks_of(mask_of(chunks))) == chunks

@@ -272,3 +272,30 @@ def test_a_password_is_refused_and_never_repeated(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Mirror.parse(text)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["a..b", ".a", "a..", "..", "x" * 64, "a." + "x" * 64, "x" * 64 + ".", "a.-b", "a-.b"],
+)
+def test_hosts_that_no_resolver_takes_are_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="not a name"):
+        Address.parse(f"{host}:1")
+
+
+@pytest.mark.parametrize("scope", ["..", "a..b", ".a", "a.", "", "a" * 16, "a.b." + "c" * 12])
+def test_scopes_that_no_resolver_takes_are_refused(scope: str) -> None:
+    with pytest.raises(UsageError, match="not an IPv6 address"):
+        Address.parse(f"[fe80::1%{scope}]:1")
+
+
+@pytest.mark.parametrize("scope", ["eth0.100", "wlan-1_", "a" * 15])
+def test_accepted_scopes_can_be_looked_up(scope: str) -> None:
+    assert Address.parse(f"[fe80::1%{scope}]:1").host.encode("idna")
+
+
+@pytest.mark.parametrize(
+    "host", ["x" * 63, "a.", "a.b", "x" * 63 + ".y.", "_srv._tcp.a", "10.0.0.1"]
+)
+def test_accepted_hosts_can_be_looked_up(host: str) -> None:
+    assert Address.parse(f"{host}:1").host.encode("idna")

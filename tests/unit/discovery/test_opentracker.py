@@ -17,6 +17,7 @@ import pytest
 
 from furymesh.core.ids import DiscoveryTag, info_hash
 from furymesh.wire import bencode
+from tests.ports import free_port
 from tests.unit.discovery.asking import open_source
 from tests.waiting import block_until, until
 
@@ -27,15 +28,6 @@ pytestmark = pytest.mark.skipif(
     OPENTRACKER is None, reason="the program opentracker is not installed"
 )
 either = pytest.mark.parametrize("scheme", ["http", "udp"])
-
-
-def free_port() -> int:
-    """One that is free over TCP and UDP; both are bound at once, and soon given up."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-        return port
 
 
 @contextmanager

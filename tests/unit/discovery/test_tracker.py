@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
@@ -27,6 +26,7 @@ from furymesh.wire import tracker as wire
 from furymesh.wire import tracker_udp as packets
 from tests.bencoding import bencoded
 from tests.certificates import make_certificate, server_context
+from tests.proc import descriptors
 from tests.tracker_server import TestTracker, http, open_tracker
 from tests.unit.discovery.asking import ONE, TWO, one_source, open_source
 from tests.waiting import stays, until
@@ -181,10 +181,6 @@ async def test_between_announces_nothing_is_open(scheme: str) -> None:
         async with open_source(tracker.url(scheme)) as node:
             await until(lambda: node.sightings)
             await until(lambda: descriptors() == before)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_a_mute_name_server_takes_no_thread_that_others_need(

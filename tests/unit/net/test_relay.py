@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.core.errors import FuryMeshError, HandshakeError, LinkClosedError
 from furymesh.net import relay as relay_module
-from furymesh.net import secure_link, strangers
+from furymesh.net import strangers
 from furymesh.net.addresses import unpacked_ip
 from furymesh.net.connect import Endpoint
 from furymesh.net.identity import Identity
@@ -21,12 +21,6 @@ from furymesh.wire import messages as m
 from tests.limits import open_files
 from tests.unit.net.relay_lab import Guest, refused, relay_of, spliced
 from tests.waiting import until
-
-
-@pytest.fixture
-def addresses_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each address of this host counts as a machine of its own."""
-    monkeypatch.setattr(secure_link, "is_loopback", lambda host: False)
 
 
 async def test_two_ends_shake_hands_through_a_relay_that_sees_no_key() -> None:

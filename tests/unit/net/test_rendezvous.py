@@ -6,19 +6,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from furymesh.net import relay as relay_module
-from furymesh.net import rendezvous, secure_link
+from furymesh.net import rendezvous
 from furymesh.net.addresses import unpacked_ip
 from furymesh.net.identity import Identity
 from furymesh.net.relay import RENDEZVOUS
 from furymesh.wire import messages as m
 from tests.unit.net.relay_lab import OTHER, TAG, Guest, refused, relay_of
 from tests.waiting import stays, until
-
-
-@pytest.fixture
-def addresses_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each address of this host counts as a machine of its own."""
-    monkeypatch.setattr(secure_link, "is_loopback", lambda host: False)
 
 
 async def test_who_names_the_same_tag_is_introduced_to_each_other() -> None:

@@ -95,8 +95,7 @@ async def test_a_tracker_that_answers_and_one_that_does_not(
     dead = "http://127.0.0.1:9/announce"
     async with open_tracker(TestTracker()) as tracker:
         alive = tracker.url("udp")
-        lan_and_dht_off = {"lan": {"enabled": False}, "dht": {"enabled": False}}
-        found = await findings(tmp_path, discovery={**lan_and_dht_off, "trackers": [alive, dead]})
+        found = await findings(tmp_path, discovery={**ALONE, "trackers": [alive, dead]})
     verdicts = {what: one.verdict for what, one in found.items() if what.startswith("tracker")}
     assert sorted(verdicts.values()) == [Verdict.OK, Verdict.PROBLEM]
     assert found["tracker http://127.0.0.1:9"].verdict is Verdict.PROBLEM
@@ -122,8 +121,7 @@ async def test_a_router_is_asked_only_where_a_node_would_ask_it(
 
 async def test_a_relay_that_is_nobody_is_a_problem(tmp_path: Path) -> None:
     nobody = f"{node_id_text(bytes(32))}@127.0.0.1:9"
-    relay = {"lan": {"enabled": False}, "dht": {"enabled": False}, "relays": [nobody]}
-    found = (await findings(tmp_path, discovery=relay))["relay 127.0.0.1:9"]
+    found = (await findings(tmp_path, discovery={**ALONE, "relays": [nobody]}))["relay 127.0.0.1:9"]
     assert found.verdict is Verdict.PROBLEM
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,6 +8,7 @@ import pytest
 import trio
 
 from furymesh.core.errors import (
+    EnvironmentFault,
     NotFoundError,
     UnavailableError,
     UsageError,
@@ -21,8 +20,10 @@ from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.resumes import with_hints
 from furymesh.node.runtime import open_runtime
+from furymesh.storage.check import Check
 from furymesh.swarm.events import Event, Started, Trouble
 from tests.apart import ALONE, apart
+from tests.proc import open_files
 from tests.waiting import until
 
 CHUNK = 16 * 1024
@@ -196,15 +197,6 @@ async def test_downloads_leave_no_descriptor_behind(
         assert str(source) not in open_files(), "the sharer keeps its content open"
 
 
-def open_files() -> list[str]:
-    """What this process has open, by name, without the numbers of sockets."""
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-            found.append(os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0])
-    return sorted(found)
-
-
 async def test_verify_needs_the_right_key(config: Config, source: Path) -> None:
     sealed = await face.share(source, config, encrypt=True)
     assert (await face.verify(source, sealed.file_id.hex(), config)).bad == ()
@@ -220,3 +212,19 @@ async def test_detaching_needs_a_node(config: Config) -> None:
 
 async def test_identity_is_lasting(config: Config) -> None:
     assert face.identity(config) == face.identity(config)
+
+
+async def test_disk_that_cannot_be_read_is_one_plain_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.bin"
+    path.write_bytes(b"content")
+    config = apart({"data_dir": tmp_path / "home"})
+    shared = await face.share(path, config)
+
+    def fail(self: Check) -> int:
+        raise EnvironmentFault("the disk reports errors")
+
+    monkeypatch.setattr(Check, "run", fail)
+    with pytest.raises(EnvironmentFault, match="reports errors"):
+        await face.verify(path, shared.file_id.hex(), config, progress=lambda done, total: None)

@@ -67,10 +67,6 @@ def notes(peer: Peer) -> list[str]:
     return [event.text for event in peer.events if isinstance(event, Note)]
 
 
-def from_mirrors(contributions: tuple[PeerContribution, ...]) -> dict[str, int]:
-    return {who.address: who.bytes for who in contributions if who.found == "mirror"}
-
-
 async def test_a_mirror_and_no_seed_are_enough_and_each_byte_comes_once(tmp_path: Path) -> None:
     async with (
         serving(RangeServer(one_file(DATA))) as server,

@@ -26,6 +26,7 @@ from furymesh.wire import messages as m
 from furymesh.wire.exchange import SYNC, Exchange
 from furymesh.wire.records import OVERHEAD
 from furymesh.wire.sync_codec import DIGEST_SIZE
+from tests.apart import apart
 
 E = TypeVar("E")
 TIMEOUT = 20.0  # seconds for any one step
@@ -34,8 +35,7 @@ RATE = 3600  # seconds: nobody comes again by itself
 
 def config(data_dir: Path) -> Config:
     """Nobody is looked for, and nobody is found."""
-    alone = {"lan": {"enabled": False}, "dht": {"enabled": False}}
-    return Config.model_validate({"data_dir": data_dir, "discovery": alone})
+    return apart({"data_dir": data_dir})
 
 
 @dataclass

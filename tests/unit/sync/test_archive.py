@@ -20,7 +20,8 @@ from furymesh.sync.archive import Archive
 from furymesh.sync.entries import HASH_FIRST, FileInfo
 from furymesh.sync.excludes import Excludes
 from furymesh.sync.source import hash_source, new_slab
-from tests.unit.sync.trees import LONG_AGO_NS, make, open_descriptors, put, tick
+from tests.proc import descriptors
+from tests.unit.sync.trees import LONG_AGO_NS, make, put, tick
 
 
 @pytest.fixture
@@ -276,7 +277,7 @@ def test_a_file_that_has_grown_too_large_is_not_read_whole(archive: Archive, roo
 def test_a_source_is_read_as_it_was_described(archive: Archive, root: Path) -> None:
     put(root / "a", bytes(range(100)))
     info = scan(archive)["a"]
-    before = open_descriptors()
+    before = descriptors()
     with archive.open_source(info) as source:
         view = memoryview(bytearray(64))
         assert source.read_into(view, 0) == 64
@@ -286,10 +287,10 @@ def test_a_source_is_read_as_it_was_described(archive: Archive, root: Path) -> N
         (root / "a").write_bytes(bytes(100))
         with pytest.raises(SourceChangedError, match="a changes while it is read"):
             source.check_unchanged()
-    assert open_descriptors() == before
+    assert descriptors() == before
     with pytest.raises(SourceChangedError):
         archive.open_source(info)
-    assert open_descriptors() == before
+    assert descriptors() == before
 
 
 def test_a_folder_that_was_moved_is_looked_up_afresh_after_a_scan(

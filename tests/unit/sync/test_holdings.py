@@ -13,7 +13,8 @@ from furymesh.sync.entries import FileInfo, kept_mode
 from furymesh.sync.folder import Folder
 from furymesh.sync.group_commit import GroupCommit
 from furymesh.sync.holdings import Holdings
-from tests.unit.sync.trees import LONG_AGO_NS, make, open_descriptors, put, tree
+from tests.proc import descriptors
+from tests.unit.sync.trees import LONG_AGO_NS, make, put, tree
 
 
 @pytest.fixture
@@ -208,14 +209,14 @@ def test_hashing_stops_when_told(folder: Folder, data: Path) -> None:
 def test_a_copy_is_made_here_and_verified(folder: Folder, data: Path) -> None:
     content = os.urandom(3_000_000)
     info = described(folder, "a", content)
-    descriptors = open_descriptors()
+    before = descriptors()
     with GroupCommit(folder) as commit:
         writer = copy_held(folder, "a", info._replace(path="deep/er/b"), commit)
         assert writer.error is None
     assert writer.is_complete
     assert tree(folder.path) == {"a": content, "deep/er/b": content}
     folder.close()
-    assert open_descriptors() <= descriptors
+    assert descriptors() <= before
 
 
 def test_a_copy_replaces_what_has_its_name(folder: Folder) -> None:

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from furymesh.core.errors import InvalidManifestError, UsageError
-from furymesh.sync import LOCK_NAME, FileWriter, IncomingFile, TransferLockManager
-
-DATA = bytes(range(250)) * 4
-DIGEST = hashlib.sha256(DATA).hexdigest()
-BOOT, LATER_BOOT = b"boot of a 16byte", b"boot of another."
-
-
-def listed(*names: str) -> list[IncomingFile]:
-    return [{"filename": name, "size": len(DATA), "original_hash": DIGEST} for name in names]
-
-
-def write(lock: TransferLockManager, name: str, size: int = len(DATA)) -> FileWriter:
-    writer = FileWriter(name, len(DATA), 0, lock)
-    writer.open_for_writing(lock.get_resume_bytes(name))
-    writer.write_chunk(DATA[writer.written : size])
-    return writer
-
-
-def stored(directory: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((directory / LOCK_NAME).read_text("utf-8"))
-    return value
+from furymesh.sync import LOCK_NAME, FileWriter, TransferLockManager
+from tests.unit.sync.sessions import BOOT, DATA, LATER_BOOT, listed, stored, write
 
 
 def test_files_join_page_by_page(tmp_path: Path) -> None:

@@ -17,45 +17,20 @@ from furymesh.sync import (
     LOCK_NAME,
     LOG_NAME,
     FileWriter,
-    IncomingFile,
     ResumePlan,
     Status,
     TransferLockManager,
     resume_message,
 )
+from tests.unit.sync.sessions import DATA, DIGEST, listed, stored, write
 
-DATA = bytes(range(250)) * 4
-DIGEST = hashlib.sha256(DATA).hexdigest()
 NAMES = ("path/to/file1.txt", "file2.txt", "file3.txt")
-
-
-def incoming(*names: str) -> list[IncomingFile]:
-    return [
-        {
-            "filename": name,
-            "size": len(DATA),
-            "original_hash": DIGEST,
-            "last_modified": "2024-01-01T11:59:00Z",
-        }
-        for name in names
-    ]
 
 
 def begin(directory: Path, *names: str, **options: Any) -> TransferLockManager:
     lock = TransferLockManager(str(directory), **options)
-    lock.create_lock_file("100.101.29.44", incoming(*names), len(DATA) * len(names))
+    lock.create_lock_file("100.101.29.44", listed(*names), len(DATA) * len(names))
     return lock
-
-
-def stored(directory: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((directory / LOCK_NAME).read_text("utf-8"))
-    return value
-
-
-def receive(lock: TransferLockManager, name: str, until: int = len(DATA)) -> None:
-    writer = FileWriter(name, len(DATA), 0, lock)
-    writer.open_for_writing(lock.get_resume_bytes(name))
-    writer.write_chunk(DATA[writer.written : until])
 
 
 # --- the class and its file -----------------------------------------------------------
@@ -75,7 +50,7 @@ def test_constants_and_attributes_are_as_documented(
 
 def test_create_lock_file_returns_the_uuid_of_the_session(tmp_path: Path) -> None:
     with TransferLockManager(tmp_path) as lock:
-        sessions = {lock.create_lock_file("", incoming("a"), 1000) for _ in range(2)}
+        sessions = {lock.create_lock_file("", listed("a"), 1000) for _ in range(2)}
         assert len(sessions) == 2
         assert all(str(uuid.UUID(session)) == session for session in sessions)
         assert stored(tmp_path)["session_id"] in sessions
@@ -84,7 +59,7 @@ def test_create_lock_file_returns_the_uuid_of_the_session(tmp_path: Path) -> Non
 def test_the_format_is_as_documented(tmp_path: Path) -> None:
     """Every documented field is there and of its type; two are added."""
     with begin(tmp_path, *NAMES) as lock:
-        receive(lock, "file2.txt", 500)
+        write(lock, "file2.txt", 500)
         lock.flush()
         value = stored(tmp_path)
     assert value["version"] == "1.0"
@@ -130,9 +105,9 @@ def test_a_lock_in_the_documented_form_is_taken_up(tmp_path: Path) -> None:
     (tmp_path / "file2.txt.part").write_bytes(DATA[:600])
     with TransferLockManager(tmp_path) as lock:
         assert lock.load_existing_lock()
-        plan = lock.get_resume_plan(incoming("file2.txt"))
+        plan = lock.get_resume_plan(listed("file2.txt"))
         assert plan["resume_files"] == [("file2.txt", 400)], "no boot is known: what is vouched for"
-        receive(lock, "file2.txt")
+        write(lock, "file2.txt")
     assert (tmp_path / "file2.txt").read_bytes() == DATA
 
 
@@ -174,7 +149,7 @@ def test_updates_are_atomic(tmp_path: Path) -> None:
 
 def test_cleanup_on_completion_removes_the_lock(tmp_path: Path) -> None:
     lock = begin(tmp_path, "a")
-    receive(lock, "a")
+    write(lock, "a")
     lock.cleanup_on_completion()
     assert os.listdir(tmp_path) == ["a"]
     lock.cleanup_on_completion()  # what is gone is gone
@@ -182,8 +157,8 @@ def test_cleanup_on_completion_removes_the_lock(tmp_path: Path) -> None:
 
 def test_cleanup_on_completion_leaves_no_parts_and_temporaries(tmp_path: Path) -> None:
     lock = begin(tmp_path, "a", "deep/b")
-    receive(lock, "a")
-    receive(lock, "deep/b", 10)
+    write(lock, "a")
+    write(lock, "deep/b", 10)
     (tmp_path / f".{LOCK_NAME}.0123456789abcdef.tmp").touch()
     lock.cleanup_on_completion()
     assert sorted(os.listdir(tmp_path)) == ["a", "deep"]
@@ -207,7 +182,7 @@ def test_load_existing_lock_says_whether_there_is_one(tmp_path: Path) -> None:
 def test_locks_are_stale_after_24_hours(tmp_path: Path, hours: float, loaded: bool) -> None:
     now = 1_700_000_000.0
     with begin(tmp_path, "a", clock=lambda: now) as lock:
-        receive(lock, "a", 10)
+        write(lock, "a", 10)
     now += hours * 3600
     with TransferLockManager(tmp_path, clock=lambda: now) as lock:
         assert lock.load_existing_lock() is loaded
@@ -227,9 +202,9 @@ def test_a_corrupted_lock_means_a_fresh_transfer(tmp_path: Path, text: str) -> N
     (tmp_path / LOCK_NAME).write_text(text)
     with TransferLockManager(tmp_path) as lock:
         assert lock.load_existing_lock() is False
-        assert lock.get_resume_plan(incoming("a"))["action"] == "fresh_transfer"
-        lock.create_lock_file("", incoming("a"), 1000)
-        receive(lock, "a")
+        assert lock.get_resume_plan(listed("a"))["action"] == "fresh_transfer"
+        lock.create_lock_file("", listed("a"), 1000)
+        write(lock, "a")
     assert (tmp_path / "a").read_bytes() == DATA
     assert "the transfer lock was not used" in (tmp_path / LOG_NAME).read_text()
 
@@ -239,7 +214,7 @@ def test_a_corrupted_lock_means_a_fresh_transfer(tmp_path: Path, text: str) -> N
 
 def test_get_resume_plan_of_a_fresh_transfer(tmp_path: Path) -> None:
     with TransferLockManager(tmp_path) as lock:
-        plan = lock.get_resume_plan(incoming(*NAMES))
+        plan = lock.get_resume_plan(listed(*NAMES))
     assert plan == ResumePlan(
         action="fresh_transfer", completed_files=[], resume_files=[], fresh_files=[*NAMES]
     )
@@ -248,11 +223,11 @@ def test_get_resume_plan_of_a_fresh_transfer(tmp_path: Path) -> None:
 
 def test_get_resume_plan_of_a_transfer_to_resume(tmp_path: Path) -> None:
     with begin(tmp_path, *NAMES) as lock:
-        receive(lock, NAMES[0])
-        receive(lock, NAMES[1], 300)
+        write(lock, NAMES[0])
+        write(lock, NAMES[1], 300)
     with TransferLockManager(tmp_path) as lock:
         assert lock.load_existing_lock()
-        plan = lock.get_resume_plan(incoming(*NAMES))
+        plan = lock.get_resume_plan(listed(*NAMES))
     assert plan == {
         "action": "resume",
         "completed_files": [NAMES[0]],
@@ -265,9 +240,9 @@ def test_get_resume_plan_of_a_transfer_to_resume(tmp_path: Path) -> None:
 def test_the_plan_is_the_session_from_then_on(tmp_path: Path) -> None:
     """Totals and entries are of the files that come now; parts of others go."""
     with begin(tmp_path, *NAMES) as lock:
-        receive(lock, NAMES[0])
-        receive(lock, NAMES[1], 300)
-        lock.get_resume_plan(incoming(NAMES[0], "new"))
+        write(lock, NAMES[0])
+        write(lock, NAMES[1], 300)
+        lock.get_resume_plan(listed(NAMES[0], "new"))
         value = stored(tmp_path)
         assert value["files"].keys() == {NAMES[0], "new"}
         assert (value["total_files"], value["total_size"]) == (2, 2000)
@@ -277,9 +252,9 @@ def test_the_plan_is_the_session_from_then_on(tmp_path: Path) -> None:
 def test_get_resume_bytes_is_where_a_writer_goes_on(tmp_path: Path) -> None:
     with begin(tmp_path, *NAMES) as lock:
         assert lock.get_resume_bytes(NAMES[0]) == 0
-        receive(lock, NAMES[0], 300)
+        write(lock, NAMES[0], 300)
         assert lock.get_resume_bytes(NAMES[0]) == 300
-        receive(lock, NAMES[0])
+        write(lock, NAMES[0])
         assert lock.get_resume_bytes(NAMES[0]) == 0
 
 
@@ -294,7 +269,7 @@ def test_verify_source_files_unchanged_names_what_changed_and_marks_it(tmp_path:
     folder.mkdir()
     with begin(folder, *sources) as lock:
         for name in sources:
-            receive(lock, name)
+            write(lock, name)
         Path(sources["changed"]).write_bytes(DATA[::-1])
         assert lock.verify_source_files_unchanged(sources) == ["changed", "missing"]
         lock.flush()
@@ -328,9 +303,9 @@ def test_a_whole_workflow_resumes_by_itself(tmp_path: Path) -> None:
         with TransferLockManager(tmp_path) as lock:
             done: list[str] = []
             if lock.load_existing_lock():
-                done = lock.get_resume_plan(incoming(*NAMES))["completed_files"]
+                done = lock.get_resume_plan(listed(*NAMES))["completed_files"]
             else:
-                lock.create_lock_file("100.101.29.44", incoming(*NAMES), 3000)
+                lock.create_lock_file("100.101.29.44", listed(*NAMES), 3000)
             writers = [FileWriter(name, 1000, 0, lock) for name in NAMES if name not in done]
             for index, writer in enumerate(writers):
                 writer.open_for_writing(lock.get_resume_bytes(writer.filename))

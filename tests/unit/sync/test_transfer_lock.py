@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -22,10 +21,7 @@ from furymesh.sync import (
     TransferLockManager,
     resume_message,
 )
-
-DATA = bytes(range(250)) * 4
-DIGEST = hashlib.sha256(DATA).hexdigest()
-BOOT, LATER_BOOT = b"boot of a 16byte", b"boot of another."
+from tests.unit.sync.sessions import BOOT, DATA, DIGEST, LATER_BOOT, listed, stored, write
 
 
 class Clock:
@@ -34,23 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def listed(*names: str) -> list[IncomingFile]:
-    return [
-        {
-            "filename": name,
-            "size": len(DATA),
-            "original_hash": DIGEST,
-            "last_modified": "2024-01-01T11:59:00Z",
-        }
-        for name in names
-    ]
-
-
-def stored(directory: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((directory / LOCK_NAME).read_bytes())
-    return value
 
 
 def log(directory: Path) -> str:
@@ -66,13 +45,6 @@ def begun(directory: Path, *names: str, clock: Clock | None = None) -> TransferL
     lock = opened(directory, clock)
     lock.create_lock_file("192.0.2.1", listed(*names), len(DATA) * len(names))
     return lock
-
-
-def write(lock: TransferLockManager, name: str, size: int = len(DATA)) -> FileWriter:
-    writer = FileWriter(name, len(DATA), 0, lock)
-    writer.open_for_writing(lock.get_resume_bytes(name))
-    assert writer.write_chunk(DATA[writer.written : size]) >= 0
-    return writer
 
 
 # --- the file -----------------------------------------------------------------------

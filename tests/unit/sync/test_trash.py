@@ -11,7 +11,8 @@ from furymesh.sync.entries import TRASH_NAME
 from furymesh.sync.folder import Folder
 from furymesh.sync.trash import Trash
 from furymesh.sync.walk import Walk
-from tests.unit.sync.trees import make, open_descriptors, tree
+from tests.proc import descriptors
+from tests.unit.sync.trees import make, tree
 
 DAY = 24 * 3600.0
 NOON = 20_000 * DAY + DAY / 2  # of 2024-10-04
@@ -166,9 +167,9 @@ def test_the_trash_is_not_of_the_client(folder: Folder, trash: Trash) -> None:
 def test_nothing_stays_open(folder: Folder, trash: Trash) -> None:
     make(folder.path, "d/a", "d/b", "c")
     _ = folder.root_fd
-    before = open_descriptors()
+    before = descriptors()
     for path in ("d/a", "d/b", "c"):
         trash.move(path)
     trash.sweep()
     folder.forget_directories()
-    assert open_descriptors() == before
+    assert descriptors() == before

@@ -11,7 +11,8 @@ from furymesh.core.paths import MAX_COMPONENTS
 from furymesh.storage.scan import Facts
 from furymesh.sync.excludes import Excludes
 from furymesh.sync.walk import Found, Walk
-from tests.unit.sync.trees import make, open_descriptors
+from tests.proc import descriptors
+from tests.unit.sync.trees import make
 
 NOBODY = 65534
 
@@ -46,14 +47,14 @@ def test_every_file_in_a_fixed_order_with_its_facts(tmp_path: Path) -> None:
     make(tmp_path, "b", "a/z", "a/b/c", "a/b/d", "é", "c/x", ".hidden")
     (tmp_path / "a/z").chmod(0o4750)
     (tmp_path / "empty/inner").mkdir(parents=True)
-    before = open_descriptors()
+    before = descriptors()
     look = Look(tmp_path)
     assert look.paths == [".hidden", "b", "é", "a/z", "a/b/c", "a/b/d", "c/x"]
     assert look.directories == ["a", "a/b", "c", "empty", "empty/inner"]
     assert look.found[3] == Found("a/z", Facts.of((tmp_path / "a/z").stat()), 0o750)
     assert look.walk.complete
     assert look.lines == []
-    assert open_descriptors() == before
+    assert descriptors() == before
 
 
 def test_links_and_special_files_are_not_followed_and_reported_once(tmp_path: Path) -> None:
@@ -197,11 +198,11 @@ def test_a_file_of_another_century_is_left_out(tmp_path: Path) -> None:
 
 def test_a_look_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
     make(tmp_path, "a/b/c/d", "x")
-    before = open_descriptors()
+    before = descriptors()
     fd = os.open(tmp_path, os.O_RDONLY)
     files = iter(Walk(fd))
     next(files)
     next(files)
     files.close()  # type: ignore[attr-defined]
     os.close(fd)
-    assert open_descriptors() == before
+    assert descriptors() == before

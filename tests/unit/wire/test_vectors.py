@@ -36,6 +36,7 @@ from furymesh.wire import messages as m
 from furymesh.wire.authentication import check_payload
 from furymesh.wire.records import Opening
 from furymesh.wire.session import Session, State
+from tests.protobuf import length_delimited, tag, varint
 
 ROOT = Path(__file__).parents[3]
 VECTORS = ROOT / "tests" / "vectors"
@@ -223,18 +224,6 @@ def test_manifests(case: Any) -> None:
 # --- messages -----------------------------------------------------------------
 
 
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
-
-
-def length_delimited(field: int, raw: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(raw)) + raw
-
-
 # Type → its field in Frame and its own fields, in order of their numbers.
 SCHEMA: dict[str, tuple[int, tuple[str, ...]]] = {
     "Hello": (
@@ -296,7 +285,7 @@ def body_of(kind: str, values: Any) -> bytes:
             items = [raw] if raw else []
         else:
             items = []
-            out += varint(number << 3) + varint(value) if value else b""
+            out += tag(number, 0) + varint(value) if value else b""
         for item in items:
             out += length_delimited(number, item)
     return out
