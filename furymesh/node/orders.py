@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from furymesh.core.errors import FuryMeshError, UsageError
+from furymesh.core.errors import EnvironmentFault, FuryMeshError, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.link import Address, Link, Mirror
 from furymesh.core.paths import shown
@@ -99,8 +99,11 @@ class Orders:
                 return
         fsync_dir(self._directory)
 
-    def list(self) -> tuple[list[DetachedOrder], list[str]]:
-        """The readable orders, and a line for each that is not."""
+    def list(self, *, certain: bool = False) -> tuple[list[DetachedOrder], list[str]]:
+        """The readable orders, and a line for each that is not.
+
+        If `certain`, one that the disk refuses to read raises: it may be good.
+        """
         orders, problems = [], []
         with translating(self._directory, "read"):
             paths = sorted(self._directory.glob("*.json")) if self._directory.is_dir() else []
@@ -109,6 +112,8 @@ class Orders:
                 value, _ = checked_json.decode(read_bytes(path, MAX_ORDER) or b"")
                 orders.append(self._opened(DetachedOrder.decode(value), value))
             except (ValueError, RecursionError, FuryMeshError) as error:
+                if certain and isinstance(error, EnvironmentFault):
+                    raise
                 problems.append(
                     f"{shown(str(path))}: not a readable order ({shown(str(error))}); remove it"
                 )

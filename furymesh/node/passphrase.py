@@ -137,18 +137,20 @@ def remove_passphrase(config: Config, current: str | None = None) -> None:
 
 
 def _reprotect(config: Config, old: Protection, new: Protection) -> None:
-    """Keep every key in the form that `new` gives it; what cannot be read stays."""
+    """Keep every key in the form that `new` gives it; what is damaged stays.
+
+    What the disk refuses to read may be good: that ends the change.
+    """
     identity.reprotect(config.data_dir, old, new)
     theirs = Catalog(config.data_dir, new)
-    for entry in Catalog(config.data_dir, old).list().entries:
+    for entry in Catalog(config.data_dir, old).list(certain=True).entries:
         if entry.key is not None:
             theirs.rewrite(entry)
-    orders, _ = Orders(config.data_dir, old).list()
+    orders, _ = Orders(config.data_dir, old).list(certain=True)
     for order in orders:
         Orders(config.data_dir, new).add(order)
     for item in list_all(config.transfer.resume_dir):
         with suppress(NotFoundError, LocalDataError):
-            # What the disk refuses to read may be good: that ends the change.
             found = peek(item.path)
             if found.meta.key is not None:
                 _reprotect_resume(config.transfer.resume_dir, found.meta, old, new)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from furymesh.core.errors import FuryMeshError, NotFoundError
+from furymesh.core.errors import EnvironmentFault, FuryMeshError, NotFoundError
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.ids import FileId, parse_node_id, resolve_prefix
@@ -30,7 +31,12 @@ from furymesh.node.surveying import mirror_of, survey
 from furymesh.node.verify import ChunkProgress
 from furymesh.storage.catalog import Catalog
 from furymesh.storage.catalog_entry import CatalogEntry
-from furymesh.storage.files import atomic_write, make_private_directory
+from furymesh.storage.files import (
+    atomic_write,
+    check_replaceable,
+    make_private_directory,
+    translating,
+)
 from furymesh.storage.manifests import encode_manifest
 from furymesh.storage.sharing import Share as Made
 from furymesh.storage.sharing import create_share, record_remote
@@ -144,6 +150,8 @@ async def share(
             catalog=catalog, private=private, trackers=tuple(trackers), mirrors=tuple(mirrors)
         )
         if manifest_out is not None:
+            with translating(manifest_out, "write"):
+                check_replaceable(manifest_out)
             atomic_write(manifest_out.absolute(), encode_manifest(made.manifest), 0o644)
         return _told(made)
 
@@ -238,7 +246,9 @@ def _listed(config: Config, protection: Protection | None) -> list[SharedItem]:
 
 
 def _item(catalog: Catalog, entry: CatalogEntry) -> SharedItem:
-    manifest = catalog.manifests.load(entry.file_id)
+    manifest = None
+    with suppress(EnvironmentFault):  # the others are listed all the same
+        manifest = catalog.manifests.load(entry.file_id)
     geometry = manifest.header.geometry if manifest else Geometry(0, 1 << 18)
     sealed = manifest.header.sealed if manifest else entry.key is not None
     return SharedItem(

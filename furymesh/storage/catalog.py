@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from furymesh.core.errors import (
+    EnvironmentFault,
     IllegalStateError,
     InvalidManifestError,
     LocalDataError,
@@ -120,16 +121,19 @@ class Catalog:
                 " delete it and share the path again"
             ) from None
 
-    def list(self) -> Listing:
+    def list(self, *, certain: bool = False) -> Listing:
         """Every share; what cannot be read is named beside them, never fatal.
 
-        Raises EnvironmentFault if the directory cannot be read.
+        Raises EnvironmentFault if the directory cannot be read, and if `certain` also for
+        an entry that the disk refuses: it may be good.
         """
         listing = Listing([], [])
         for file_id in self.ids():
             try:
                 entry = self.get(file_id)
-            except LocalDataError as error:
+            except (LocalDataError, EnvironmentFault) as error:
+                if certain and isinstance(error, EnvironmentFault):
+                    raise
                 listing.damaged.append(Damaged(self._path(file_id), str(error)))
             else:
                 if entry:
@@ -150,12 +154,15 @@ class Catalog:
         """A share of exactly what `scan` found, made with these options, if any.
 
         Files are compared by their facts, not by where they are: the same file
-        under another name is found too. Raises EnvironmentFault.
+        under another name is found too. Raises EnvironmentFault if the directory cannot
+        be read.
         """
         for entry in self.list().entries:
             if entry.facts != scan.facts or (entry.key is not None) != options.sealed:
                 continue
-            manifest = self.manifests.load(entry.file_id)
+            manifest = None
+            with contextlib.suppress(EnvironmentFault):  # hashed and written anew
+                manifest = self.manifests.load(entry.file_id)
             if (
                 manifest
                 and manifest.complete

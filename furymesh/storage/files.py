@@ -203,6 +203,17 @@ def atomic_write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     fsync_dir(path.parent)
 
 
+def check_replaceable(path: str | Path, directory: int | None = None) -> None:
+    """Raise OSError if a rename over `path`, below an open `directory`, would do harm.
+
+    As root it would put a file in the place of /dev/null, for every program there is.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        kind = os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+            raise OSError(errno.EINVAL, "it is a device, a pipe or a socket; name another file")
+
+
 def sweep_temporaries(directory: Path, name: str = "*") -> None:
     """Remove what a crash in `atomic_write` left of files of this name (a pattern).
 

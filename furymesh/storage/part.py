@@ -100,6 +100,7 @@ class PartStore:
         self._state = threading.Lock()  # guards the sets and the end of `lock_fd`
         self._dirty: set[int] = set()  # chunks written here
         self._inherited = 0  # chunks (a mask) that an earlier process wrote
+        self.inodes: list[int] = []  # of the files of the layout, which are read and written
 
     @classmethod
     def open(
@@ -263,8 +264,7 @@ class PartStore:
         return (self.path.name,) if self._layout.single else self._layout.components(file)
 
     def _segments(self, chunk: int) -> Iterator[Segment]:
-        sealed = self._sealer is not None
-        return self._layout.segments(*_plain_range(self._geometry, chunk, sealed))
+        return self._layout.segments(*_plain_range(self._geometry, chunk, self._sealer is not None))
 
     def _pieces(self, chunk: int, view: memoryview) -> Iterator[tuple[Segment, memoryview]]:
         at = 0
@@ -300,6 +300,7 @@ class PartStore:
                         os.close(open_directory_beneath(root_fd, components[:depth], make=True))
                 fd = open_beneath(root_fd, components, os.O_RDWR | os.O_CREAT, _FILE_MODE)
                 try:
+                    self.inodes.append(os.fstat(fd).st_ino)
                     if os.fstat(fd).st_size != file.size:
                         os.ftruncate(fd, file.size)
                 finally:

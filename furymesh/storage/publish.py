@@ -18,13 +18,14 @@ import os
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from furymesh.core.errors import EnvironmentFault, VerificationError
 from furymesh.core.layout import EntryKind, Layout
 from furymesh.core.paths import shown
 from furymesh.storage.files import (
+    check_replaceable,
     fsync_dir,
     make_directories_beneath,
     open_beneath,
@@ -41,16 +42,23 @@ MAX_EXTENSION_BYTES = 32  # with its dot; what comes after a name's last dot and
 
 
 def publish(
-    part: Path, final: Path, layout: Layout, *, executable: bool = False, overwrite: bool = False
+    part: Path,
+    final: Path,
+    layout: Layout,
+    *,
+    executable: bool = False,
+    overwrite: bool = False,
+    inodes: Sequence[int] = (),
 ) -> Path:
     """Rename the verified `part` to `final`, or to a free name like it; durable on return.
 
     An existing ``name.ext`` makes it ``name_1.ext``, ``name_2.ext`` and so on.
-    With `overwrite` a file replaces a file, and a folder a folder, atomically.
+    With `overwrite` a file replaces a file or link, and a folder a folder, atomically.
     `executable` is for a single file; a folder's entries say it themselves.
+    `inodes`, where given, are of the files that were verified, in the layout's order.
     Returns the name that was used.
 
-    Raises VerificationError if the part does not have the files and sizes it
+    Raises VerificationError if the part does not have the files, inodes and sizes it
     should, DiskFullError, or EnvironmentFault; the part is then still there.
     """
     if not final.parent.is_dir():
@@ -59,9 +67,9 @@ def publish(
             " then run this again"
         )
     if layout.single:
-        _settle_file(part, layout.files[0].size, executable)
+        _settle_file(part, layout.files[0].size, executable, inodes)
     else:
-        _settle_folder(part, layout)
+        _settle_folder(part, layout, inodes)
     published = _replace(part, final, layout.single) if overwrite else _place(part, final)
     fsync_dir(final.parent)
     return published
@@ -73,6 +81,7 @@ def publish_in(directory: int, part: str, final: Path, size: int) -> None:
     Raises VerificationError, DiskFullError, EnvironmentFault.
     """
     with translating(final, "finish"):
+        check_replaceable(final.name, directory)
         _settle(directory, (part,), final, size, False)
         os.rename(part, final.name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
@@ -95,16 +104,16 @@ def find_published(final: Path, inode: int) -> Path | None:
 # --- contents -----------------------------------------------------------------
 
 
-def _settle_file(part: Path, size: int, executable: bool) -> None:
+def _settle_file(part: Path, size: int, executable: bool, inodes: Sequence[int]) -> None:
     parent = open_root(part.parent)
     try:
         with translating(part, "finish"):
-            _settle(parent, (part.name,), part, size, executable)
+            _settle(parent, (part.name,), part, size, executable, *inodes)
     finally:
         os.close(parent)
 
 
-def _settle_folder(part: Path, layout: Layout) -> None:
+def _settle_folder(part: Path, layout: Layout, inodes: Sequence[int]) -> None:
     """Sync the whole tree, bottom up, making sure that it is exactly the layout's."""
     parent = open_root(part.parent)
     try:
@@ -118,7 +127,8 @@ def _settle_folder(part: Path, layout: Layout) -> None:
                 make_directories_beneath(root, path.split("/"))
             for number, file in enumerate(layout.files):
                 executable = file.kind is EntryKind.EXECUTABLE
-                _settle(root, layout.components(number), part / file.path, file.size, executable)
+                components, known = layout.components(number), inodes[number : number + 1]
+                _settle(root, components, part / file.path, file.size, executable, *known)
             for directory, names in _tree(layout).items():
                 _settle_directory(root, directory, names, part)
     finally:
@@ -126,11 +136,21 @@ def _settle_folder(part: Path, layout: Layout) -> None:
 
 
 def _settle(
-    root: int, components: tuple[str, ...], shown_as: Path, size: int, executable: bool
+    root: int,
+    components: tuple[str, ...],
+    shown_as: Path,
+    size: int,
+    executable: bool,
+    inode: int | None = None,
 ) -> None:
     fd = open_beneath(root, components, os.O_RDONLY)
     try:
         facts = os.fstat(fd)
+        if inode is not None and facts.st_ino != inode:
+            raise VerificationError(
+                f"{shown(str(shown_as))} is another file than the one that was downloaded:"
+                " something else replaced it; run this again to repair it"
+            )
         if facts.st_size != size:
             raise VerificationError(
                 f"{shown(str(shown_as))} has {facts.st_size} bytes instead of {size}:"
@@ -191,6 +211,7 @@ def _place(part: Path, final: Path) -> Path:
 def _replace(part: Path, final: Path, single: bool) -> Path:
     if single:
         with translating(final, "replace"):
+            check_replaceable(final)
             os.rename(part, final)
     elif final.is_dir() and not final.is_symlink():
         rename_exchange(part, final)

@@ -6,6 +6,7 @@ whoever opens it sees one whole state, at worst without its newest record.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -144,6 +145,10 @@ def _read(path: Path) -> tuple[bytes, float]:
             fd = os.open(path, flags)
         except FileNotFoundError:
             raise NotFoundError(f"no resume data at {shown(str(path))}") from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise DamagedResumeDataError("it is a link") from None
+            raise
         with open(fd, "rb") as file:
             facts = os.fstat(fd)
             if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():

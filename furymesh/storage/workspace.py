@@ -190,6 +190,7 @@ class Workspace:
             self.layout,
             executable=self.executable and not self.sealed,
             overwrite=self.order.overwrite,
+            inodes=self.part.inodes,
         )
         if self.resume is not None:
             self.resume.delete()

@@ -17,14 +17,15 @@ from types import TracebackType
 from furymesh.core.errors import (
     EnvironmentFault,
     FuryMeshError,
+    InvalidManifestError,
     NotFoundError,
     SourceChangedError,
     UsageError,
 )
-from furymesh.core.paths import shown
+from furymesh.core.paths import check_path, shown
 from furymesh.storage.files import open_root, translating
 from furymesh.storage.hashing import DEFAULT_THREADS, in_threads
-from furymesh.sync.entries import HASH_FIRST, FileInfo, Troubles, split
+from furymesh.sync.entries import HASH_FIRST, FileInfo, Troubles
 from furymesh.sync.excludes import NOTHING, Excludes
 from furymesh.sync.folder import Folder
 from furymesh.sync.hash_index import HashIndex, state_path
@@ -100,9 +101,12 @@ class Archive:
         return [path for path in paths if self.complete and self._is_gone(path)]
 
     def _is_gone(self, path: str) -> bool:
+        try:
+            *parents, _ = check_path(path)
+        except InvalidManifestError:
+            return False  # no server has such a file; what is elsewhere is none of its business
         if self.excludes.covers(path):
             return False
-        parents, _ = split(path)
         for depth in range(1, len(parents) + 2):
             here = "/".join(path.split("/")[:depth])
             try:

@@ -17,6 +17,7 @@ from furymesh.core.errors import (
     FuryMeshError,
     LinkClosedError,
     PeerError,
+    ProtocolError,
     SourceChangedError,
     UnavailableError,
 )
@@ -145,6 +146,9 @@ class Push(Shareless):
             self._wanted.append(Wanted(file, info, offset))
             self._asked.add(file)
             self._asked_bytes += info.size - offset
+        # Each waits once, and once more if what was sent of it was wrong or lost.
+        if len(self._wanted) > 2 * self._answered:
+            raise ProtocolError("the server asks for the same files again and again")
 
     def _note_failed(self, failed: m.ArchiveFailed) -> None:
         info = self._entries.get(failed.file)

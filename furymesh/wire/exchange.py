@@ -20,7 +20,7 @@ from enum import Enum, auto
 from furymesh.core.errors import IllegalStateError, ProtocolError
 from furymesh.wire import messages as m
 from furymesh.wire.coding import need
-from furymesh.wire.sync_codec import MAX_FILES
+from furymesh.wire.sync_codec import DIGEST_SIZE, MAX_FILES
 
 SYNC = "sync"  # the feature in Hello
 WINDOW_PAGES = 8  # unanswered: enough to keep both ends at work
@@ -60,7 +60,7 @@ class Exchange:
         self.announced = 0  # entries
         self.last = False  # every file was announced
         self._client = client
-        self._pages: deque[tuple[int, tuple[int, ...]]] = deque()  # unanswered: first number, sizes
+        self._pages: deque[tuple[int, m.ArchiveInfo]] = deque()  # unanswered; first number of each
         # Sizes of the files that were asked for; digests are asked for of the others.
         self._wanted: dict[int, int] = {}
         self._unhashed: set[int] = set()
@@ -147,7 +147,7 @@ class Exchange:
         need(not self.last or bool(self._wanted or self._unhashed), "ArchiveInfo after the last")
         need(not (self.last and info.last), "two last ArchiveInfo")
         need(self.announced + len(info.sizes) <= MAX_FILES, "too many files in one session")
-        self._pages.append((self.announced, info.sizes))
+        self._pages.append((self.announced, info))
         self.announced += len(info.sizes)
         self.last = self.last or info.last
 
@@ -159,9 +159,13 @@ class Exchange:
         else:
             need(bool(self._pages), "ArchiveTasks that answers no ArchiveInfo")
             first, page = self._pages.popleft()
-            sizes = dict(enumerate(page, first))
+            sizes = dict(enumerate(page.sizes, first))
             named = (*tasks.files, *tasks.unhashed, *tasks.later)
             need(all(file in sizes for file in named), "ArchiveTasks of another page")
+            for file in tasks.unhashed:
+                at = (file - first) * DIGEST_SIZE
+                known = any(page.digests[at : at + DIGEST_SIZE])
+                need(not known, "ArchiveTasks asks for a digest that was announced")
             self._unhashed.update(tasks.unhashed)
             self._later.update((file, sizes[file]) for file in tasks.later)
         for file, offset in zip(tasks.files, tasks.offsets, strict=True):

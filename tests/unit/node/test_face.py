@@ -55,6 +55,29 @@ async def test_sharing_twice_hashes_once(config: Config, source: Path) -> None:
     assert (item.name, item.size, item.path) == ("film.bin", len(DATA), source)
 
 
+async def test_a_manifest_that_cannot_be_read_hides_no_share_and_is_made_anew(
+    config: Config, source: Path
+) -> None:
+    shared = await face.share(source, config)
+    manifest = config.data_dir / "manifests" / shared.file_id.hex()
+    manifest.unlink()
+    manifest.symlink_to("/nowhere")
+    assert [item.file_id for item in face.shares(config)] == [shared.file_id]
+    again = await face.share(source, config)
+    assert (again.file_id, again.cached) == (shared.file_id, False)
+    assert [item.chunks for item in face.shares(config)] == [shared.chunks]
+
+
+async def test_a_manifest_is_put_in_the_place_of_no_pipe_or_device(
+    config: Config, source: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(EnvironmentFault, match="name another file"):
+        await face.share(source, config, manifest_out=pipe)
+    assert pipe.is_fifo()
+
+
 async def test_encrypted_share_has_its_key_in_the_link_only(config: Config, source: Path) -> None:
     plain = await face.share(source, config)
     sealed = await face.share(source, config, encrypt=True)

@@ -18,6 +18,7 @@ import trio
 from furymesh.core import protection
 from furymesh.core.errors import (
     AlreadyRunningError,
+    EnvironmentFault,
     LocalDataError,
     NotFoundError,
     PassphraseError,
@@ -146,6 +147,22 @@ def test_a_wrong_passphrase_changes_nothing(config: Config) -> None:
             change()
     after = {path: path.read_bytes() for path in config.data_dir.rglob("*") if path.is_file()}
     assert after == before
+
+
+@pytest.mark.parametrize("kind", ["catalog", "orders"])
+def test_a_key_that_the_disk_refuses_to_read_is_not_left_behind(config: Config, kind: str) -> None:
+    before = secrets_of(config)
+    set_passphrase(config, FIRST)
+    (path,) = (config.data_dir / kind).glob("*.json")
+    aside = path.rename(config.data_dir / "aside")
+    path.mkdir()  # cannot be read just now, as after a disk error
+    with pytest.raises(EnvironmentFault, match="cannot read"):
+        remove_passphrase(config, FIRST)
+    path.rmdir()
+    aside.rename(path)
+    assert secrets_of(config, FIRST) == before
+    remove_passphrase(config, FIRST)
+    assert secrets_of(config) == before
 
 
 def test_no_passphrase_to_remove(config: Config) -> None:

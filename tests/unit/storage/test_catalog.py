@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,23 @@ def test_every_damage_is_named_and_none_is_fatal(tmp_path: Path) -> None:
         assert damaged[0].reason.isprintable()
         with pytest.raises(LocalDataError):
             catalog.get(bad.file_id)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/nowhere", path)])
+def test_what_the_disk_refuses_to_read_is_named_and_the_rest_is_listed(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    catalog = Catalog(tmp_path)
+    good, bad = manifest_of(b"1"), manifest_of(b"2")
+    catalog.add(entry_of(good), good)
+    path = tmp_path / "catalog" / f"{bad.file_id.hex()}.json"
+    make(path)
+    entries, damaged = catalog.list()
+    assert entries == [entry_of(good)]
+    assert [each.path for each in damaged] == [path]
+    assert str(path) in damaged[0].reason
+    with pytest.raises(EnvironmentFault):
+        catalog.list(certain=True)
 
 
 def test_no_changed_bit_is_believed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from furymesh.core.errors import EnvironmentFault, VerificationError
 from furymesh.core.layout import Entry, EntryKind, Layout
 from furymesh.storage import publish as publishing
 from furymesh.storage import renames
-from furymesh.storage.publish import find_published, publish
+from furymesh.storage.publish import find_published, publish, publish_in
 
 SINGLE = Layout.of_file(5)
 FOLDER = Layout(
@@ -145,6 +145,19 @@ def test_overwrite_replaces_a_file_or_a_link_to_one(tmp_path: Path) -> None:
     assert not final.is_symlink()
 
 
+def test_overwrite_replaces_no_device_pipe_or_socket(tmp_path: Path) -> None:
+    part, final = new_file(tmp_path), tmp_path / "final"
+    os.mkfifo(final)  # as /dev/null would be to root
+    with pytest.raises(EnvironmentFault, match="it is a device, a pipe or a socket"):
+        publish(part, final, SINGLE, overwrite=True)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(EnvironmentFault, match="name another file"):
+        publish_in(directory, part.name, final, 5)
+    os.close(directory)
+    assert stat.S_ISFIFO(final.lstat().st_mode)
+    assert part.read_text() == "bytes"
+
+
 def test_overwrite_replaces_a_folder_whole(tmp_path: Path) -> None:
     final = plant(tmp_path / "Album", {"docs/old": "old", "top": "old"})
     assert publish(new_folder(tmp_path), final, FOLDER, overwrite=True) == final
@@ -209,6 +222,24 @@ def test_a_part_with_strangers_in_it_is_not_published(tmp_path: Path, stranger: 
     with pytest.raises(VerificationError, match="virus does not belong"):
         publish(part, tmp_path / "Album", FOLDER)
     assert os.listdir(tmp_path) == ["x.part"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_another_file_in_the_place_of_a_verified_one_is_not_published(
+    tmp_path: Path, folder: bool
+) -> None:
+    part = new_folder(tmp_path) if folder else new_file(tmp_path)
+    layout = FOLDER if folder else SINGLE
+    files = [part / file.path if folder else part for file in layout.files]
+    verified = [file.stat().st_ino for file in files]
+    raw = files[-1].read_bytes()
+    files[-1].rename(tmp_path / "aside")
+    files[-1].write_bytes(bytes(len(raw)))  # as a program does that restores a copy
+    with pytest.raises(VerificationError, match="something else replaced it"):
+        publish(part, tmp_path / "final", layout, inodes=verified)
+    assert not (tmp_path / "final").exists()
+    (tmp_path / "aside").rename(files[-1])
+    assert publish(part, tmp_path / "final", layout, inodes=verified) == tmp_path / "final"
 
 
 def test_missing_or_linked_content_is_not_published(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_links_pipes_and_directories_are_not_resume_data(tmp_path: Path) -> None
         real = resume.path
     path = resume_path(tmp_path, FILE_ID)
     path.symlink_to(real)
-    with pytest.raises(EnvironmentFault):
+    with pytest.raises(DamagedResumeDataError, match="it is a link"):
         load(tmp_path)
     path.unlink()
     os.mkfifo(path)

@@ -11,6 +11,7 @@ from furymesh.core.errors import (
     AlreadyRunningError,
     DiskFullError,
     EnvironmentFault,
+    VerificationError,
     WrongKeyError,
 )
 from furymesh.core.ids import NodeId, node_id_text
@@ -121,6 +122,18 @@ def test_publishing_leaves_the_file_and_nothing_else(settings: Settings) -> None
     assert os.listdir(settings.resume_dir) == []
 
 
+def test_a_part_that_something_replaced_gets_no_name(settings: Settings) -> None:
+    workspace, _, _ = opened(settings)
+    write(workspace, GEOMETRY.all_chunks)
+    part = workspace.part.path
+    part.rename(f"{part}.old")
+    part.write_bytes(bytes(len(DATA)))
+    with pytest.raises(VerificationError, match="run this again"):
+        workspace.publish()
+    workspace.close()
+    assert not workspace.final.exists()
+
+
 def test_killed_after_the_rename_is_taken_back(settings: Settings) -> None:
     """The name is given, and the process dies before the resume data is deleted."""
     first, _, _ = opened(settings)
@@ -149,6 +162,21 @@ def test_without_resume_data_the_part_is_hashed(settings: Settings) -> None:
     third, good, _ = opened(settings)
     assert good == 0b11
     third.close()
+
+
+def test_resume_data_that_is_a_link_is_replaced_and_the_part_hashed(settings: Settings) -> None:
+    first, _, _ = opened(settings)
+    write(first, 0b0110)
+    first.close()
+    path = resume_path(settings.resume_dir, MANIFEST.file_id)
+    other = path.rename(settings.data_dir / "other")
+    raw = other.read_bytes()
+    path.symlink_to(other)
+    second, good, doubtful = opened(settings)
+    assert (good, doubtful) == (0, GEOMETRY.all_chunks)
+    second.close()
+    assert not path.is_symlink()
+    assert other.read_bytes() == raw
 
 
 def test_lost_part_is_told(settings: Settings) -> None:

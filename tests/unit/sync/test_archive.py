@@ -340,6 +340,15 @@ def test_only_what_is_really_gone_may_be_removed(root: Path, tmp_path: Path) -> 
         assert archive.gone(asked) == asked[:5]
 
 
+def test_a_server_is_told_of_nothing_that_cannot_be_a_file_here(
+    archive: Archive, root: Path
+) -> None:
+    make(root, "here")
+    scan(archive)
+    asked = ["../gone", "/gone", "a/../../gone", "", ".", "a\0b", "x" * 256, "a//b", "gone"]
+    assert archive.gone(asked) == ["gone"]
+
+
 def test_nothing_is_gone_if_not_everything_could_be_looked_at(
     archive: Archive, root: Path, tmp_path: Path
 ) -> None:

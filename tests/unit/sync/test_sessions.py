@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from furymesh.core.errors import (
     UsageError,
 )
 from furymesh.core.link import Address
+from furymesh.net.connect import Endpoint
+from furymesh.net.secure_link import SecureLink
 from furymesh.sync import server as server_module
 from furymesh.sync.events import (
     Begun,
@@ -37,7 +40,9 @@ from furymesh.sync.events import (
 )
 from furymesh.sync.names import LOCK_NAME
 from furymesh.wire import messages as m
+from furymesh.wire.exchange import SYNC, Exchange
 from furymesh.wire.sync_codec import DIGEST_SIZE
+from tests.hostile.attacker import listening, new_identity
 from tests.unit.sync.lab import RATE, Lab, announced, contents, tree
 from tests.waiting import until
 
@@ -572,3 +577,26 @@ async def test_a_node_that_serves_no_folders_is_told_from_a_server(lab: Lab, sou
         with pytest.raises(PeerError, match="serves no folders"):
             await lab.push(Address.parse(runtime.addresses[0]), source)
     assert not any(isinstance(event, Note) for event in lab.events)
+
+
+async def test_a_server_that_asks_without_end_does_not_fill_the_clients_memory(
+    lab: Lab, source: Path
+) -> None:
+    async def ask(link: SecureLink) -> None:
+        exchange = link.session.exchange = Exchange(client=False)
+        assert isinstance(await link.hear(), m.Identify)
+        exchange.sent(m.Ready())
+        await link.say(m.Ready())
+        page = await link.hear()
+        assert isinstance(page, m.ArchiveInfo)
+        files = tuple([n for n, size in enumerate(page.sizes) if size])
+        await link.say(m.ArchiveTasks(files, (0,) * len(files)))
+        with suppress(LinkClosedError):
+            while True:  # and never take a byte
+                await link.say(m.ArchiveTasks(files, (0,) * len(files), again=True))
+        link.close()
+
+    endpoint = Endpoint(new_identity(), features=(SYNC,))
+    async with listening(endpoint, ask) as address:
+        with pytest.raises(PeerError, match="again and again"):
+            await lab.push(address, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,16 @@ def test_a_file_that_failed_may_still_have_bytes_on_their_way() -> None:
     pair.say(data((0, 0, 4)), m.ArchiveSkip((0,)))
     assert pair.server.is_over()
     pair.answer(m.ArchiveWritten(1), m.NextSync(1))
+
+
+def test_a_digest_that_was_announced_is_not_asked_for() -> None:
+    page = info(9, 9, last=True)
+    digests = bytes(DIGEST_SIZE) + b"\1" * DIGEST_SIZE
+    pair = Pair().start().say(info(4), replace(page, digests=digests)).answer(m.ArchiveTasks())
+    with pytest.raises(ProtocolError, match="a digest that was announced"):
+        pair.client.received(m.ArchiveTasks(unhashed=(2,)))
+    pair = Pair().start().say(info(4), replace(page, digests=digests)).answer(m.ArchiveTasks())
+    pair.answer(m.ArchiveTasks(unhashed=(1,)))
 
 
 def test_a_file_that_has_changed_is_announced_again_before_it_is_taken_back() -> None:
