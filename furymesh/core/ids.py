@@ -21,7 +21,6 @@ from furymesh.core.secrets import quoted
 FileId = NewType("FileId", bytes)
 NodeId = NewType("NodeId", bytes)
 DiscoveryTag = NewType("DiscoveryTag", bytes)
-ChunkIndex = NewType("ChunkIndex", int)
 Process = tuple[NodeId, bytes]  # node id and instance: one run of a node
 
 ID_SIZE = 32

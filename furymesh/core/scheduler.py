@@ -103,14 +103,6 @@ class Scheduler:
     def availability(self, chunk: int) -> int:
         return self._picker.availability(chunk)
 
-    @property
-    def reachable(self) -> int:
-        """The mask of chunks that some peer holds."""
-        mask = 0
-        for peer in self._peers.values():
-            mask |= peer.have
-        return mask
-
     def check(self) -> None:
         """Raise IllegalStateError if an invariant is broken; for tests."""
         self._debts.check(self._peers.values())

@@ -55,6 +55,13 @@ def plain_range(geometry: Geometry, chunk: int) -> tuple[int, int]:
     return chunk * (geometry.chunk_size - OVERHEAD), geometry.length(chunk) - OVERHEAD
 
 
+def carried_range(geometry: Geometry, chunk: int, *, sealed: bool) -> tuple[int, int]:
+    """Offset and length in the plain stream of what a chunk carries, sealed or as it is."""
+    if sealed:
+        return plain_range(geometry, chunk)
+    return geometry.offset(chunk), geometry.length(chunk)
+
+
 class Sealer:
     """Seals and opens the chunks of one share under its content key.
 

@@ -144,8 +144,13 @@ class Uploads:
     # --- shares and peers -------------------------------------------------------
 
     def add_share(self, file_id: FileId, everything: int, have: int) -> None:
-        """This node serves a share: the mask of all its chunks and of those it has."""
-        self._shares[file_id] = _Share(everything, have)
+        """This node serves a share: the mask of all its chunks and of those it has.
+
+        Of one that it serves already only the latter may be others.
+        """
+        known = self._shares.setdefault(file_id, _Share(everything, have))
+        self.lost(file_id, known.have & ~have)
+        known.have = have
 
     def remove_share(self, file_id: FileId) -> None:
         self._shares.pop(file_id, None)

@@ -30,6 +30,7 @@ from furymesh.core.link import Address
 from furymesh.net.addresses import is_public, packed_ip
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
+from furymesh.net.names import places
 from furymesh.net.outgoing import connect
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.strangers import Strangers
@@ -55,6 +56,7 @@ HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger 
 TURN_SECONDS = 0.3
 TURN_ROUND_TRIPS = 3
 BACKLOG = 128
+NAMES_AT_ONCE = 16  # looked up; a mute name server keeps each of them for half a minute
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -75,6 +77,14 @@ class Endpoint:
     public_port: int = 0  # that a router forwards to it, 0 for none
     features: tuple[str, ...] = ()  # offered to whoever dials this process
     noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
+    naming: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(NAMES_AT_ONCE)
+    )
+
+    @property
+    def private(self) -> bool:
+        """Whether it takes part in a private swarm: one with a pre-shared key or an allow-list."""
+        return self.psk is not None or self.allow is not None
 
     @property
     def process(self) -> Process:
@@ -185,15 +195,15 @@ class Endpoint:
         answers, HandshakeError when the wrong node does.
         """
         try:
-            found = await trio.socket.getaddrinfo(
-                address.host, address.port, type=socket.SOCK_STREAM
+            found = await places(
+                address.host, address.port, socket.AF_UNSPEC, socket.SOCK_STREAM, self.naming
             )
         except OSError as error:
             raise UnavailableError(f"no such host: {error.strerror or error}") from None
         except UnicodeError:  # of a name that no resolver can be asked for
             raise UnavailableError("no such host: not a host name") from None
         failure: FuryMeshError = UnavailableError("no usable address")
-        for family, _, _, _, target in found:
+        for family, target in found:
             try:
                 sock = await connect(family, target, local_port=local_port)
             except UnavailableError as error:

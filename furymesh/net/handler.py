@@ -88,9 +88,7 @@ class Shareless:
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes that crossed a link, records and all."""
+    """Bytes that came over a link, records and all; `payload_received` of chunks alone."""
 
     received: int = 0
-    sent: int = 0
     payload_received: int = 0
-    payload_sent: int = 0

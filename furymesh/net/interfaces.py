@@ -6,13 +6,16 @@ import array
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+
+from furymesh.core.link import Address
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 _SIOCGIFFLAGS = 0x8913
 _WORKING = 0x1 | 0x40  # linux/if.h: up, and with a carrier
+ANY = "0.0.0.0"  # every IPv4 address of this machine
 LOOPBACK = "127.0.0.1"
 LOOPBACK_V6 = "::1"
 _IPV6_ADDRESSES = "/proc/net/if_inet6"
@@ -96,21 +99,38 @@ def local_ipv6() -> list[str]:
 
 
 def address_towards(host: str, port: int) -> str | None:
-    """This machine's IP address that `host` sees; None if there is no way there."""
+    """This machine's IP address that `host` sees.
+
+    None if there is no way there, or no descriptor is left to see whether there is.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((host, port))  # of a datagram socket: nothing is sent
-        except OSError:
-            return None
-        return str(sock.getsockname()[0])
+            return str(sock.getsockname()[0])
+    except OSError:
+        return None
+
+
+def bound_hosts(listeners: Iterable[socket.socket]) -> list[str]:
+    """The IP addresses on which these sockets accept connections."""
+    return [str(sock.getsockname()[0]) for sock in listeners]
+
+
+def reachable_addresses(listeners: Iterable[socket.socket]) -> list[str]:
+    """Where these sockets can be dialled, as host:port."""
+    return [
+        str(Address(host, sock.getsockname()[1]))
+        for sock in listeners
+        for host in reachable_hosts(sock.getsockname()[0])
+    ]
 
 
 def reachable_hosts(bound: str) -> list[str]:
     """Hosts under which a socket bound to `bound` can be dialled."""
     if bound == "::":
         return local_ipv6() or [LOOPBACK_V6]
-    if bound != "0.0.0.0":
+    if bound != ANY:
         return [bound]
     try:
         return local_ipv4() or [LOOPBACK]

@@ -71,7 +71,7 @@ class SecureLink:
         self.sealing = sealing
         self.opening = opening
         self._reader = LinkReader(stream, session, opening, buffers, self.traffic)
-        self._writer = LinkWriter(stream, sealing, buffers, self.traffic)
+        self._writer = LinkWriter(stream, sealing, buffers)
         self._closing = False
         self._leaving = trio.Event()
         self._last_said = LinkClosedError("said goodbye")

@@ -15,7 +15,7 @@ import trio
 
 from furymesh.core.errors import FuryMeshError, LinkClosedError
 from furymesh.net.buffers import SEND_SIZE, Buffers
-from furymesh.net.handler import LinkHandler, Piece, Traffic
+from furymesh.net.handler import LinkHandler, Piece
 from furymesh.net.stream import ByteStream
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -42,13 +42,10 @@ MIN_BATCH = MAX_PLAINTEXT
 class LinkWriter:
     """Writes one link. It yields to the event loop about once per mebibyte."""
 
-    def __init__(
-        self, stream: ByteStream, sealing: Sealing, buffers: Buffers, traffic: Traffic
-    ) -> None:
+    def __init__(self, stream: ByteStream, sealing: Sealing, buffers: Buffers) -> None:
         self._stream = stream
         self._sealing = sealing
         self._buffers = buffers
-        self._traffic = traffic
         self._control: deque[tuple[bytes, int]] = deque()
         self._control_bytes = 0
         self._answer_bytes = 0  # of them
@@ -173,7 +170,6 @@ class LinkWriter:
             at += self._sealing.seal_into(codec.encode(piece.message), buffer, at)
             for start in range(0, length, MAX_PLAINTEXT):
                 at += self._sealing.seal_into(plain[start : start + MAX_PLAINTEXT], buffer, at)
-            self._traffic.payload_sent += length
             room -= length
             piece = None
         return at
@@ -181,7 +177,6 @@ class LinkWriter:
     async def _send(self, sealed: memoryview) -> None:
         started = trio.current_time()
         await self._stream.send_all(sealed)
-        self._traffic.sent += len(sealed)
         elapsed = trio.current_time() - started
         if len(sealed) >= self._batch:  # a full batch measures the link
             rate = len(sealed) / max(elapsed, 1e-6)

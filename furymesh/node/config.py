@@ -158,6 +158,11 @@ class NodeConfig(_Section):
     max_download: RateText | None = None
     psk_file: ConfigPath | None = None
 
+    @property
+    def private(self) -> bool:
+        """Whether the swarm is a private one: it has a pre-shared key or an allow-list."""
+        return self.psk_file is not None or bool(self.allow)
+
 
 class StorageConfig(_Section):
     """Where downloads go, and how much of every disk stays free."""

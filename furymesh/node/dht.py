@@ -12,10 +12,8 @@ from furymesh.discovery.dht import DhtSettings
 from furymesh.discovery.dht_source import DhtSource
 from furymesh.net.addresses import is_loopback
 from furymesh.net.connect import Endpoint
-from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.interfaces import ANY, reachable_hosts
 from furymesh.node.config import PUBLIC_BOOTSTRAP, Config
-
-ANY = "0.0.0.0"
 
 
 def dht_source(
@@ -23,19 +21,17 @@ def dht_source(
 ) -> DhtSource | None:
     """The DHT as a source of peers, unless it is off, of no use or not installed.
 
-    Nothing of a private swarm, one with a pre-shared key or an allow-list, is told
-    there. `listening` has the IP addresses on which links are accepted. One process of
-    a node, the `lasting` one, keeps its record.
+    Nothing of a private swarm is told there. `listening` has the IP addresses on which
+    links are accepted. One process of a node, the `lasting` one, keeps its record.
     """
     dht = config.discovery.dht
-    private_swarm = endpoint.psk is not None or endpoint.allow is not None
     # Nobody out there can dial this machine's loopback, nor does it lead there.
     unreachable = (
         bool(listening)
         and all(map(is_loopback, listening))
         and dht.bootstrap_nodes == PUBLIC_BOOTSTRAP
     )
-    if not dht.enabled or private_swarm or unreachable or not installed():
+    if not dht.enabled or endpoint.private or unreachable or not installed():
         return None
     settings = DhtSettings(
         bootstrap=tuple(map(Address.parse, dht.bootstrap_nodes)),

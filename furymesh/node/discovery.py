@@ -22,6 +22,7 @@ from furymesh.discovery.lan import Lan
 from furymesh.discovery.port_mapper import PortMapper
 from furymesh.discovery.source import Interests, Mapping, PeerSource
 from furymesh.discovery.tracker import Trackers, open_trackers
+from furymesh.net.interfaces import bound_hosts
 from furymesh.node.config import Config
 from furymesh.node.dht import dht_source
 from furymesh.node.port_mapping import port_mapper
@@ -79,7 +80,7 @@ class Discovery:
                 self._tasks.start_soon(relay.run)
             if lasting:
                 mapper = port_mapper(
-                    self._config, self._swarm.endpoint, _hosts(listeners), self._mapped
+                    self._config, self._swarm.endpoint, bound_hosts(listeners), self._mapped
                 )
                 if mapper is not None:
                     self._tasks.start_soon(self._keep_mapped, mapper)
@@ -132,7 +133,7 @@ class Discovery:
 
     def _sources(self, listeners: Sequence[socket.socket], lasting: bool) -> list[PeerSource]:
         config, endpoint, rng = self._config, self._swarm.endpoint, self._swarm.rng
-        listening = _hosts(listeners)
+        listening = bound_hosts(listeners)
         sources: list[PeerSource] = []
         if config.discovery.lan.enabled:
             sources.append(Lan(endpoint.identity.node_id, endpoint.instance, listening, rng))
@@ -189,8 +190,3 @@ class Discovery:
                 f"the router forwards its {mapping}, but has no public address: others may not"
                 " get as far; `furymesh doctor` says what to do"
             )
-
-
-def _hosts(listeners: Sequence[socket.socket]) -> list[str]:
-    """The IP addresses on which links are accepted."""
-    return [str(sock.getsockname()[0]) for sock in listeners]

@@ -30,7 +30,7 @@ from furymesh.discovery.tracker import open_trackers
 from furymesh.net.addresses import is_loopback, unpacked_ip
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, stored_node_id
-from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.interfaces import ANY, bound_hosts, reachable_hosts
 from furymesh.net.multicast import PORT as LAN_PORT
 from furymesh.net.multicast import Multicast, Sender
 from furymesh.net.relay import RELAY, RENDEZVOUS
@@ -153,11 +153,12 @@ def _changed_at(path: Path) -> float:
 def _disks(config: Config) -> Iterator[Finding]:
     reserve = parse_size(config.storage.reserve)
     places = {
-        "downloads": config.storage.download_dir or Path.cwd(),
+        "downloads": config.storage.download_dir,
         "resume data": config.transfer.resume_dir,
     }
-    for what, path in places.items():
+    for what, named in places.items():
         try:
+            path = named.absolute()
             there = next(place for place in (path, *path.parents) if place.exists())
             free = free_space(there)
         except (FuryMeshError, OSError) as error:
@@ -220,7 +221,7 @@ async def _lan(config: Config) -> Finding:
             back.set()
 
     try:
-        with Multicast(reachable_hosts("0.0.0.0")[:1]) as segments:
+        with Multicast(reachable_hosts(ANY)[:1]) as segments:
             segments.look()
             if all(is_loopback(interface.ipv4) for interface in segments.interfaces):
                 return Finding(what, Verdict.NOTE, "there is none: no interface but loopback")
@@ -245,7 +246,7 @@ async def _dht(config: Config) -> Finding:
         return Finding("DHT", Verdict.NOTE, "off: discovery.dht.enabled")
     if not installed():
         return Finding("DHT", Verdict.NOTE, "not installed", INSTALL)
-    if config.node.psk_file is not None or config.node.allow:
+    if config.node.private:
         return Finding("DHT", Verdict.NOTE, "not used in a private swarm")
     entrances = tuple(map(Address.parse, dht.bootstrap_nodes))
     trouble = ""
@@ -269,14 +270,14 @@ async def _router(config: Config) -> Finding:
     address = Address.parse(config.node.listen, any_port=True)
     if asked is False:
         return Finding(what, Verdict.NOTE, "not asked to let others in: discovery.port_mapping")
-    if asked is None and (config.node.psk_file or config.node.allow):
+    if asked is None and config.node.private:
         text = "not asked to let others in to a private swarm: discovery.port_mapping"
         return Finding(what, Verdict.NOTE, text)
     if not installed():
         return Finding(what, Verdict.NOTE, "not asked to let others in", INSTALL)
     try:
         listeners = listen(Address(address.host, 0))
-        host = forwardable([str(sock.getsockname()[0]) for sock in listeners])
+        host = forwardable(bound_hosts(listeners))
         for sock in listeners:
             sock.close()
         if host is None or not address_behind_router(host):
@@ -320,8 +321,9 @@ def _relay(address: Address) -> Check:
     async def check(config: Config) -> Finding:
         what = f"relay {Address(address.host, address.port)}"
         try:
-            psk = read_psk(config.node.psk_file) if config.node.psk_file else None
-            endpoint = Endpoint(Identity(Ed25519PrivateKey.generate()), psk=psk)
+            endpoint = Endpoint(
+                Identity(Ed25519PrivateKey.generate()), psk=read_psk(config.node.psk_file)
+            )
             with trio.fail_after(NETWORK_SECONDS):
                 link = await endpoint.dial(address, features=(RENDEZVOUS,))
         except HandshakeError as error:  # who it lets in is its business

@@ -17,12 +17,13 @@ from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, NodeId, resolve_prefix
 from furymesh.core.link import Address, Link, Mirror
 from furymesh.net.identity import load_or_create, stored_node_id
+from furymesh.net.interfaces import ANY
 from furymesh.node.config import Config, load_config
 from furymesh.node.control_client import call
 from furymesh.node.orders import DetachedOrder, checked_sha256
 from furymesh.node.passphrase import opened_protection
 from furymesh.node.resumes import find_resume, show_resume, with_hints
-from furymesh.node.runtime import ANY_ADDRESS, limit, open_runtime
+from furymesh.node.runtime import limit, open_runtime
 from furymesh.node.shares import Shared as Shared
 from furymesh.node.shares import SharedItem as SharedItem
 from furymesh.node.shares import share as share
@@ -73,7 +74,7 @@ async def get(
     if sha256 is not None:
         checked_sha256(sha256)
     make_private_directory(config.data_dir)
-    listen_on = Address(ANY_ADDRESS, 0)
+    listen_on = Address(ANY, 0)
     async with open_runtime(
         config,
         listen_on=listen_on,

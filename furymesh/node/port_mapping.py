@@ -27,13 +27,11 @@ def port_mapper(
 ) -> PortMapper | None:
     """What asks the router, unless it is not to, or of no use, or libtorrent is not installed.
 
-    `listening` has the IP addresses on which links are accepted. A private swarm, one with
-    a pre-shared key or an allow-list, is opened to the internet only where the
-    configuration says so.
+    `listening` has the IP addresses on which links are accepted. A private swarm is
+    opened to the internet only where the configuration says so.
     """
-    private_swarm = endpoint.psk is not None or endpoint.allow is not None
     asked = config.discovery.port_mapping
-    if asked is False or (asked is None and private_swarm) or not installed():
+    if asked is False or (asked is None and endpoint.private) or not installed():
         return None
     host = forwardable(listening)
     return None if host is None else PortMapper(endpoint.listen_port, host, changed)

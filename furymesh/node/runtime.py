@@ -23,7 +23,7 @@ from furymesh.core.protection import PLAIN, Protection
 from furymesh.core.units import parse_size
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
-from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.interfaces import reachable_addresses
 from furymesh.net.outgoing import lend_port
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
@@ -52,7 +52,6 @@ from furymesh.swarm.swarm import Swarm
 from furymesh.wire.messages import Reason
 
 FAREWELL_SECONDS = 0.5  # for goodbyes to get out when the process ends
-ANY_ADDRESS = "0.0.0.0"
 
 
 class Runtime:
@@ -63,12 +62,9 @@ class Runtime:
     is listed no more, so a download that is not adopted yet stays.
     """
 
-    def __init__(
-        self, config: Config, identity: Identity, endpoint: Endpoint, protection: Protection
-    ) -> None:
+    def __init__(self, config: Config, endpoint: Endpoint, protection: Protection) -> None:
         self.config = config
         self.protection = protection
-        self.identity = identity
         self.endpoint = endpoint
         self.swarm = Swarm(endpoint, random.Random(), max_links=config.node.max_connections)
         self.catalog = Catalog(config.data_dir, protection)
@@ -85,11 +81,7 @@ class Runtime:
         """Where this process accepts links, as host:port; last where a router lets others in."""
         mapping = self.swarm.interests.mapping
         return [
-            *(
-                str(Address(host, sock.getsockname()[1]))
-                for sock in self.listeners
-                for host in reachable_hosts(sock.getsockname()[0])
-            ),
+            *reachable_addresses(self.listeners),
             *([str(mapping)] if mapping is not None and mapping.host else []),
         ]
 
@@ -259,12 +251,12 @@ async def _open_runtime(
     endpoint = Endpoint(
         identity,
         allow=frozenset(allowed) or None,
-        psk=read_psk(config.node.psk_file) if config.node.psk_file else None,
+        psk=read_psk(config.node.psk_file),
         upload=[Budget(max_upload)] if max_upload else [],
         # Also without a limit of its own, where a link is to be held to a download's.
         download=[Budget(max_download)] if max_download or config.transfer.max_download else [],
     )
-    runtime = Runtime(config, identity, endpoint, protection)
+    runtime = Runtime(config, endpoint, protection)
     try:
         await trio.to_thread.run_sync(leftovers.sweep, config)
     except EnvironmentFault as error:

@@ -17,11 +17,13 @@ MAX_SECRET = 4096  # bytes; a passphrase of a page, and nothing to read for long
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read_psk(path: Path) -> bytes:
-    """The pre-shared key of a private swarm: 64 hex digits in a file.
+def read_psk(path: Path | None) -> bytes | None:
+    """The pre-shared key of a private swarm: 64 hex digits in a file; None if none is named.
 
     Raises EnvironmentFault, LocalDataError.
     """
+    if path is None:
+        return None
     raw = read_secret(path, "node.psk_file")
     try:
         key = bytes.fromhex(raw.decode("ascii").strip())

@@ -57,7 +57,7 @@ class Node:
 
     @property
     def node_id(self) -> NodeId:
-        return self.runtime.identity.node_id
+        return self.runtime.endpoint.identity.node_id
 
     @property
     def addresses(self) -> list[str]:

@@ -19,7 +19,7 @@ from furymesh.core.link import Address
 from furymesh.discovery.sync_lan import answer_sync
 from furymesh.net.connect import Endpoint, listen
 from furymesh.net.identity import load_or_create
-from furymesh.net.interfaces import reachable_hosts
+from furymesh.net.interfaces import bound_hosts, reachable_addresses
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
 from furymesh.node.config import Config
@@ -71,16 +71,11 @@ async def serve_sync(
             server = SyncServer(
                 archive, config.data_dir, rate=rate, sessions=sessions, on_event=on_event
             )
-            hosts = [str(sock.getsockname()[0]) for sock in listeners]
-            addresses = [
-                str(Address(host, endpoint.listen_port))
-                for bound in hosts
-                for host in reachable_hosts(bound)
-            ]
+            addresses = reachable_addresses(listeners)
             async with open_tasks() as nursery:
                 nursery.start_soon(endpoint.serve, listeners, server.run_link)
                 if config.discovery.lan.enabled:
-                    nursery.start_soon(_be_found, endpoint, hosts, on_event)
+                    nursery.start_soon(_be_found, endpoint, bound_hosts(listeners), on_event)
                 task_status.started(Serving(endpoint.identity.node_id, addresses))
         finally:
             for sock in listeners:
@@ -110,8 +105,7 @@ async def push_folder(
 async def _endpoint(config: Config, passphrase: str | None) -> AsyncIterator[Endpoint]:
     async with opened_keys(config, passphrase) as protection:
         identity = await trio.to_thread.run_sync(load_or_create, config.data_dir, protection)
-        psk = read_psk(config.node.psk_file) if config.node.psk_file else None
-        yield Endpoint(identity, psk=psk)
+        yield Endpoint(identity, psk=read_psk(config.node.psk_file))
 
 
 async def _be_found(

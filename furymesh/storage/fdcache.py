@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from furymesh.storage.files import PRIVATE_FILE, open_beneath
+from furymesh.storage.files import open_beneath
 
 # Far below the usual limit of 1,024 descriptors even with several shares in
 # use, and plenty for the few files that lie under any one region of a stream.
@@ -31,8 +31,8 @@ class _Slot:
 class FdCache:
     """Least recently used descriptors of regular files below `root_fd`.
 
-    `flags` and `mode` are those of open(2). The cache takes over `root_fd` and
-    closes it in `close`.
+    `flags` are those of open(2). The cache takes over `root_fd` and closes it in
+    `close`.
     """
 
     def __init__(
@@ -40,12 +40,10 @@ class FdCache:
         root_fd: int,
         limit: int = MAX_OPEN_FILES,
         flags: int = os.O_RDONLY,
-        mode: int = PRIVATE_FILE,
     ) -> None:
         self._root = _Slot(root_fd)
         self._limit = limit
         self._flags = flags
-        self._mode = mode
         self._lock = threading.Lock()
         self._slots: OrderedDict[tuple[str, ...], _Slot] = OrderedDict()
         self._closed = False
@@ -74,13 +72,6 @@ class FdCache:
             if slot:
                 self._give_back(components, slot)
 
-    def forget(self, components: tuple[str, ...]) -> None:
-        """Open this file afresh next time: its name leads elsewhere now."""
-        with self._lock:
-            slot = self._slots.pop(components, None)
-            if slot and not slot.borrowers:
-                os.close(slot.fd)
-
     def close(self) -> None:
         """Close everything; what is lent is closed when it comes back."""
         with self._lock:
@@ -108,7 +99,7 @@ class FdCache:
             self._root.borrowers += 1
         try:
             # Outside the lock: opening may wait for a disk, and others need not.
-            mine = _Slot(open_beneath(self.root_fd, components, self._flags, self._mode))
+            mine = _Slot(open_beneath(self.root_fd, components, self._flags))
         finally:
             with self._lock:
                 self._root.borrowers -= 1

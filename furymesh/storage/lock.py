@@ -77,8 +77,9 @@ class FileLock:
             return
         fd, self._fd = self._fd, None
         try:
-            if _leads_to(self.path, fd):
-                with contextlib.suppress(OSError):
+            # Also when its directory is not what it was: the lock ends with the descriptor.
+            with contextlib.suppress(OSError):
+                if _leads_to(self.path, fd):
                     self.path.unlink()
         finally:
             os.close(fd)

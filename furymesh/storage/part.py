@@ -34,7 +34,7 @@ from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import Buffer
 from furymesh.core.layout import Layout, Segment
 from furymesh.core.paths import shown
-from furymesh.core.sealing import Sealer, plain_range, plain_size
+from furymesh.core.sealing import Sealer, carried_range, plain_range, plain_size
 from furymesh.storage.fdcache import FdCache
 from furymesh.storage.files import (
     fsync_dir,
@@ -66,7 +66,7 @@ def missing_chunks(part: Path, layout: Layout, geometry: Geometry, *, sealed: bo
         for chunk in range(geometry.chunk_count)
         if any(
             segment.offset + segment.length > sizes[segment.file]
-            for segment in layout.segments(*_plain_range(geometry, chunk, sealed))
+            for segment in layout.segments(*carried_range(geometry, chunk, sealed=sealed))
         )
     )
 
@@ -264,7 +264,8 @@ class PartStore:
         return (self.path.name,) if self._layout.single else self._layout.components(file)
 
     def _segments(self, chunk: int) -> Iterator[Segment]:
-        return self._layout.segments(*_plain_range(self._geometry, chunk, self._sealer is not None))
+        sealed = self._sealer is not None
+        return self._layout.segments(*carried_range(self._geometry, chunk, sealed=sealed))
 
     def _pieces(self, chunk: int, view: memoryview) -> Iterator[tuple[Segment, memoryview]]:
         at = 0
@@ -311,13 +312,6 @@ class PartStore:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
-
-
-def _plain_range(geometry: Geometry, chunk: int, sealed: bool) -> tuple[int, int]:
-    """Offset and length in the plain stream of what a chunk stands for."""
-    if sealed:
-        return plain_range(geometry, chunk)
-    return geometry.offset(chunk), geometry.length(chunk)
 
 
 def _open_part(part: Path, single: bool, create: bool) -> int:

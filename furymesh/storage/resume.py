@@ -121,7 +121,7 @@ class ResumeData:
 
     @property
     def doubtful(self) -> int:
-        """Chunks to hash before use: `add` the good ones, `lose` the others."""
+        """Chunks to hash before use: `add` the good ones, `lose_all` the others."""
         with self._append:
             return self._doubtful & ~(self._durable | mask_of(self._volatile))
 
@@ -138,10 +138,6 @@ class ResumeData:
         with self._append:
             self._open_file().append(RecordKind.HAVE, chunk)
             self._volatile.append(chunk)
-
-    def lose(self, chunk: int) -> None:
-        """`lose_all` for one chunk."""
-        self.lose_all(1 << chunk)
 
     def lose_all(self, chunks: int) -> None:
         """Withdraw chunks (a mask) whose bytes turned out wrong; durable on return.

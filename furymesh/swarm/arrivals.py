@@ -195,7 +195,10 @@ class Arrivals:
             with trio.CancelScope(shield=True):
                 for thread in threads:
                     await trio.to_thread.run_sync(thread.join)
-            self._pool.close()
+
+    def close(self) -> None:
+        """Let go of the memory, once no link brings bytes any more: it would be lent again."""
+        self._pool.close()
 
     def _work(self, worker: _Worker, token: trio.lowlevel.TrioToken) -> None:
         """One storing thread: takes arrivals one by one, hands outcomes back together."""

@@ -16,6 +16,7 @@ from furymesh.core.scheduler import TICK
 from furymesh.discovery.book import Candidate
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.events import Attempt, Connected, Event, Trouble, Waiting
+from furymesh.swarm.mirrors import CONNECTING
 from furymesh.swarm.progress import IdleClock
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -71,7 +72,7 @@ class Dialler:
                         break
                     candidate.busy = True
                     if not candidate.failures:
-                        candidate.outcome = "connecting"
+                        candidate.outcome = CONNECTING
                     self._dialling += 1
                     self._admission.dialling += 1
                     links.start_soon(self._dial, candidate)

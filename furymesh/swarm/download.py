@@ -125,6 +125,8 @@ class Download:
             finally:
                 self._swarm.book.forget(self._order.file_id)
                 self.share.mirrors = ()
+                if self._fetching is not None:
+                    self._fetching.close()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(workspace.close)

@@ -86,13 +86,15 @@ class Feeds:
 
     def lives(self, feed: Feed, round_trip: float | None = None) -> None:
         """A mirror answered, or is to be tried again; `round_trip` in seconds."""
-        self._apply(self._scheduler.heard(trio.current_time(), feed.number, round_trip))
+        if feed.number in self._feeds:  # or a task of it has not heard yet that it has left
+            self._apply(self._scheduler.heard(trio.current_time(), feed.number, round_trip))
 
     def stirs(self, feed: Feed, size: int) -> None:
         """Bytes came that are not yet those of a chunk."""
-        now = trio.current_time()
-        self._scheduler.stirred(now, feed.number)
-        self._clock.received(now, size)
+        if feed.number in self._feeds:
+            now = trio.current_time()
+            self._scheduler.stirred(now, feed.number)
+            self._clock.received(now, size)
 
     def answered(self, feed: Feed) -> None:
         """A mirror brings what it was asked for."""

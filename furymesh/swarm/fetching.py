@@ -115,6 +115,10 @@ class Fetching(ManifestFetcher):
             await self._settled.wait()
         self._arrivals.rest()
 
+    def close(self) -> None:
+        """Let go of the memory for chunks, once the share has another fetcher or is no more."""
+        self._arrivals.close()
+
     def lost(self, bad: int) -> None:
         """Stored chunks (a mask) are not what was verified: fetch them again."""
         bad &= self.have

@@ -24,7 +24,7 @@ from furymesh.core.ids import NodeId
 from furymesh.core.layout import Layout
 from furymesh.core.link import Mirror
 from furymesh.core.peer_state import MIRROR_REQUESTS
-from furymesh.core.sealing import Sealer, plain_range
+from furymesh.core.sealing import Sealer, carried_range
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget, take_turn
 from furymesh.sources.opening import open_server
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from furymesh.swarm.feeds import Feeds
     from furymesh.swarm.swarm import Swarm
 
-FOUND = "mirror"  # how it was come by, for people and programs
+# For people and programs: how a mirror was come by, and states of peers as well.
+FOUND = "mirror"
 CONNECTING, CONNECTED = "connecting", "connected"
 FIRST_BACKOFF = 1.0  # seconds before a mirror that failed is tried again, doubled each time
 MAX_BACKOFF = 30.0
@@ -51,12 +52,6 @@ class Content:
     layout: Layout
     geometry: Geometry
     sealer: Sealer | None
-
-    def plain_range(self, chunk: int) -> tuple[int, int]:
-        """Offset and length in the plain stream of what a chunk holds."""
-        if self.sealer:
-            return plain_range(self.geometry, chunk)
-        return self.geometry.offset(chunk), self.geometry.length(chunk)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +112,7 @@ class Feed:
             except UnavailableError as error:
                 if self.connected:
                     backoff = FIRST_BACKOFF
-                self.state = str(error)
+                self._failed(error)
                 await trio.sleep(max(_rest(error), backoff))
                 backoff = min(2 * backoff, MAX_BACKOFF)
         feeds.dropped(self)
@@ -130,6 +125,11 @@ class Feed:
         self.state = reason
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
+
+    def _failed(self, error: UnavailableError) -> None:
+        """It will be tried again, unless it was dropped meanwhile."""
+        if not self.dropped:
+            self.state = str(error)
 
     def open_beside(self) -> AbstractAsyncContextManager[Server]:
         """The place of the manifest beside it, to read from."""
@@ -159,6 +159,8 @@ class Feed:
             open_server(self._mirror, own=self._own, private=self._private) as self._server,
             open_tasks() as self._tasks,
         ):
+            if self.dropped:
+                return  # meanwhile
             self._feeds.joined(self)
             try:
                 while True:
@@ -171,8 +173,11 @@ class Feed:
     async def _bring(self, lane: Lane) -> None:
         with lane.scope:
             start = m.Data(0, lane.chunk, 0, 0)
-            while self._feeds.place(lane, start) is None:
+            # Who was given up is told at a checkpoint, and would take memory before that.
+            while not lane.scope.cancel_called and self._feeds.place(lane, start) is None:
                 await self._feeds.room()
+            if lane.scope.cancel_called:
+                return
             if self._content.sealer is None:
                 await self._bring_plain(lane)
             else:
@@ -212,8 +217,9 @@ class Feed:
 
     async def _read(self, chunk: int, take: Take) -> None:
         """Read what a chunk holds, wherever its files are cut."""
-        layout = self._content.layout
-        for number, offset, length in layout.segments(*self._content.plain_range(chunk)):
+        content, layout = self._content, self._content.layout
+        plain = carried_range(content.geometry, chunk, sealed=content.sealer is not None)
+        for number, offset, length in layout.segments(*plain):
             file = layout.files[number]
             await self._read_file(file.path, file.size, offset, length, take)
 

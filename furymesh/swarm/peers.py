@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from furymesh.core.ids import FileId, NodeId
 from furymesh.core.link import Address
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm.mirrors import FOUND
+from furymesh.swarm.mirrors import CONNECTED, FOUND
 from furymesh.swarm.swarm import Swarm
-
-CONNECTED = "connected"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,9 @@ link that comes later takes the relayed one's place: see `admission`.
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -24,9 +22,9 @@ from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.net.addresses import is_loopback, may_mean, same_machine, unpacked_ip
 from furymesh.net.handler import Shareless
-from furymesh.net.outgoing import connect
 from furymesh.net.relay import RELAY, RENDEZVOUS
 from furymesh.net.secure_link import SecureLink
+from furymesh.swarm.meetings import MAX_MEETINGS, Meeting, Meetings
 from furymesh.swarm.swarm import Swarm
 from furymesh.wire import codec
 from furymesh.wire import messages as m
@@ -36,27 +34,13 @@ REFRESH_SECONDS = 60.0  # before it is asked again who else is there
 FIRST_BACKOFF = 1.0  # seconds before a relay that failed is dialled again, doubled each time
 MAX_BACKOFF = 60.0
 REACH_SECONDS = 15.0  # for the relay to fetch the other end; it gives up after 10
-MEET_SECONDS = 5.0  # of dialling while the other end does
-TRY_SECONDS = 1.0  # for one such try, after which a lost SYN is sent anew
-PAUSE_SECONDS = 0.2  # before the next, where one was refused at once
-# Handshakes that failed at the place a relay named: whoever is there was not meant.
-MAX_FAILURES = 5
 STEADY_SECONDS = 30.0  # a rendezvous link that lived as long was a good one
 # A direct link saves the move from the relayed one if it comes within this.
 HEAD_START = 0.5
 MAX_SUMMONED = 32  # links through one relay that are being made or live, from strangers too
 MAX_SUMMONED_PER_MACHINE = 4  # of these, asked for from one machine, as the relay says
-MAX_MEETINGS = 16  # processes dialled at once at a relay's word
-MAX_SUMMONED_MEETINGS = 8  # of these, because they asked for it: what this end wants has room
-
-
-@dataclass(slots=True, eq=False)
-class _Meeting:
-    """Tries to get a direct link to one process."""
-
-    link: SecureLink | None = None
-    awaited: int = 0  # by so many who take the link themselves
-    over: trio.Event = field(default_factory=trio.Event)
+# Meetings because others asked for them: there is room for those that this end wants.
+MAX_SUMMONED_MEETINGS = MAX_MEETINGS // 2
 
 
 class RelayClient(Shareless):
@@ -68,10 +52,9 @@ class RelayClient(Shareless):
         self.trouble = ""  # why there is none, in a line
         self._swarm = swarm
         self._endpoint = swarm.endpoint
-        self._port = 0  # from which that link was dialled
         self._tags: dict[DiscoveryTag, FileId] = {}
         self._summoned: Counter[Hashable] = Counter()  # live answers, by who asked
-        self._meetings: dict[Process, _Meeting] = {}
+        self._meetings: Meetings
         self._tasks: trio.Nursery
 
     @property
@@ -90,6 +73,7 @@ class RelayClient(Shareless):
         """Keep a link to the relay, until cancelled."""
         backoff, last_word = FIRST_BACKOFF, ""
         async with trio.open_nursery() as self._tasks:
+            self._meetings = Meetings(self._swarm, self._tasks)
             while True:
                 try:
                     link = await self._dial()
@@ -120,7 +104,7 @@ class RelayClient(Shareless):
         if link.hello is None or link.socket is None or RELAY not in link.hello.features:
             link.close()
             raise UnavailableError("it is no relay: choose another, or set node.relay there")
-        self._port = link.socket.getsockname()[1]
+        self._meetings.port = link.socket.getsockname()[1]
         return link
 
     async def _keep(self, link: SecureLink) -> None:
@@ -183,7 +167,7 @@ class RelayClient(Shareless):
 
         `place` is where the relay sees it. Raises FuryMeshError.
         """
-        meeting = self._meet(process, place)
+        meeting = self._meetings.arrange(process, place)
         meeting.awaited += 1
         relayed: list[SecureLink] = []
         failures: list[FuryMeshError] = []
@@ -241,11 +225,11 @@ class RelayClient(Shareless):
             return
         meeting = None
         if may_mean(host, link.remote[0]) and len(self._meetings) < MAX_SUMMONED_MEETINGS:
-            meeting = self._meet(process, (host, summons.port))
+            meeting = self._meetings.arrange(process, (host, summons.port))
         self._summoned[machine] += 1
         self._tasks.start_soon(self._answer, summons.token, meeting, machine)
 
-    async def _answer(self, token: bytes, meeting: _Meeting | None, machine: Hashable) -> None:
+    async def _answer(self, token: bytes, meeting: Meeting | None, machine: Hashable) -> None:
         """Run a link through the relay that was asked for from this machine."""
         try:
             with suppress(FuryMeshError):
@@ -280,47 +264,3 @@ class RelayClient(Shareless):
             outer.close()
             raise
         return outer
-
-    # --- direct links -----------------------------------------------------------------------
-
-    def _meet(self, process: Process, place: tuple[str, int]) -> _Meeting:
-        """Dial a process that dials this one at the same time, unless that is under way."""
-        meeting = self._meetings.get(process)
-        if meeting is None:
-            meeting = _Meeting()
-            if len(self._meetings) < MAX_MEETINGS:
-                self._meetings[process] = meeting
-                self._tasks.start_soon(self._try_to_meet, meeting, process, place)
-            else:
-                meeting.over.set()
-        return meeting
-
-    async def _try_to_meet(
-        self, meeting: _Meeting, process: Process, place: tuple[str, int]
-    ) -> None:
-        try:
-            link = await self._met(process, place)
-        finally:
-            del self._meetings[process]
-            meeting.over.set()
-        if link is not None and meeting.awaited:
-            meeting.link = link
-        elif link is not None:
-            await self._swarm.run_link(link)
-
-    async def _met(self, process: Process, place: tuple[str, int]) -> SecureLink | None:
-        """A direct link to a process, None if there is no way."""
-        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
-        deadline = trio.current_time() + MEET_SECONDS
-        failures = 0
-        while trio.current_time() < deadline and failures < MAX_FAILURES:
-            try:
-                sock = await connect(family, place, local_port=self._port, seconds=TRY_SECONDS)
-            except UnavailableError:
-                await trio.sleep(PAUSE_SECONDS)
-                continue
-            with suppress(FuryMeshError):
-                return await self._endpoint.meet(sock, place, process)
-            failures += 1
-            await trio.sleep(PAUSE_SECONDS)
-        return None

@@ -74,17 +74,16 @@ class Share:
     def serve(self, manifest: Manifest, have: int, source: ChunkSource | None) -> None:
         """From now on answer for these chunks, read from `source`."""
         first = self.manifest is None
+        self.withdraw(self.have & ~have)
         self.manifest = manifest
         self.have = have
         self.source = source
         uploads = self.swarm.uploads
         uploads.add_share(self.file_id, manifest.header.geometry.all_chunks, have)
         for member in list(self.members.values()):
-            uploads.peer_joined(self.file_id, member.link)
             if first:
+                uploads.peer_joined(self.file_id, member.link)
                 self._settle(member)
-            else:
-                uploads.peer_has(self.file_id, member.link, member.have)
             self._send_bitmap(member.link)
 
     def gained(self, chunks: list[int]) -> None:

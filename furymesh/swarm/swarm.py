@@ -59,7 +59,7 @@ class Swarm:
         self.looking: Callable[[FileId], tuple[Source, ...]] = lambda file_id: ()
         self.troubles: Callable[[], tuple[str, ...]] = tuple
         self.interests = Interests(0)  # in nothing private; whoever listens sets the port
-        self.interests.peers = lambda tag: len(self.shares[self.tags[tag]].members)
+        self.interests.peers = self._peers
         self.tags: dict[DiscoveryTag, FileId] = {}
         self.joining = Joining(self)
         self.news = News()
@@ -109,7 +109,7 @@ class Swarm:
         del self.tags[tag]
         self.interests.remove(tag)
         self.joining.remove(file_id)
-        for link in list(self.links.values()):
+        for link in self._numbers:  # those too that were replaced and have not ended yet
             if link.session.joined(file_id):
                 link.send(link.session.leave(file_id, reason))
             share.gone(link)
@@ -126,6 +126,11 @@ class Swarm:
             self.interests.remove(tag)
         else:
             self.interests.add(tag, wanted=share.fetcher is not None)
+
+    def _peers(self, tag: DiscoveryTag) -> int:
+        """With how many peers a share is live; who asks may not know yet that it has gone."""
+        file_id = self.tags.get(tag)
+        return len(self.shares[file_id].members) if file_id is not None else 0
 
     def close(self) -> None:
         """Leave every share, and close what they are read from."""
@@ -190,9 +195,9 @@ class Swarm:
         for other in list(self.links.values()):
             if self.admission.is_banned(other):
                 other.goodbye(m.Reason.BAD_DATA)
-                self._sending.leave_all(other)
                 for share in self.shares.values():
                     share.gone(other)
+                self._sending.leave_all(other)  # when nothing is queued for it any more
 
     def ping(self, link: SecureLink) -> None:
         """Measure a round trip unless a measurement is under way."""

@@ -74,6 +74,7 @@ def sealed_key(data: bytes) -> None:
 
 def psk(data: bytes) -> None:
     key = secret_file.read_psk(put(place("psk") / "psk", data))
+    assert key is not None
     assert len(key) == 32
 
 

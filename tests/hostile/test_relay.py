@@ -14,7 +14,7 @@ from furymesh.core.errors import FuryMeshError
 from furymesh.net import relay as relay_module
 from furymesh.net.splice import Carried, splice
 from furymesh.net.throttle import Budget
-from furymesh.swarm import relays
+from furymesh.swarm import meetings
 from furymesh.swarm.download import Terms
 from tests.unit.swarm.lab import blob, manifest_of
 from tests.unit.swarm.test_relays import bridge
@@ -76,7 +76,7 @@ class Listener:
 
 @pytest.fixture(autouse=True)
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relays, "MEET_SECONDS", 0.0)
+    monkeypatch.setattr(meetings, "MEET_SECONDS", 0.0)
 
 
 async def test_a_relay_reads_neither_content_nor_who_fetches_what(

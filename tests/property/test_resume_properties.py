@@ -135,7 +135,7 @@ class Download(RuleBasedStateMachine):
             if chunk in self.good:
                 self.resume.add(chunk)
             else:
-                self.resume.lose(chunk)
+                self.resume.lose_all(1 << chunk)
         assert self.resume.doubtful == 0
 
     @rule(data=st.data())

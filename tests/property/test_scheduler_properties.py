@@ -195,10 +195,6 @@ class SchedulerMachine(RuleBasedStateMachine):
                 owners[chunk] += chunk in asked
         assert max(owners) <= MAX_OWNERS
         assert sum(map(bool, self.asked.values())) <= self.senders
-        reachable = 0
-        for mask in self.have.values():
-            reachable |= mask
-        assert self.scheduler.reachable == reachable
         for chunk in range(COUNT):
             holders = sum(
                 mask >> chunk & 1 for peer, mask in self.have.items() if peer not in self.mirrors

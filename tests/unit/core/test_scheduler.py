@@ -130,7 +130,7 @@ def test_a_refusal_because_it_lacks_the_chunk_is_believed() -> None:
     scheduler = make(1)
     join(scheduler, 1, 1)
     assert scheduler.rejected(0.0, 1, [0], held=False, suggest=[]) == []
-    assert scheduler.reachable == 0
+    assert scheduler.availability(0) == 0
     assert asked(scheduler.peer_has(1.0, 1, 1), 1) == [0]
 
 
@@ -298,7 +298,6 @@ def test_what_a_peer_lost_is_asked_of_another() -> None:
     join(scheduler, 2, 1)
     assert asked(scheduler.peer_lost(0.1, 1, 1), 2) == [0]
     assert scheduler.availability(0) == 1
-    assert scheduler.reachable == 1
 
 
 def test_joining_twice_is_a_bug() -> None:

@@ -2,7 +2,14 @@ import pytest
 
 from furymesh.core.errors import InvalidManifestError, UsageError, WrongKeyError
 from furymesh.core.geometry import Geometry
-from furymesh.core.sealing import OVERHEAD, Sealer, cipher_size, plain_range, plain_size
+from furymesh.core.sealing import (
+    OVERHEAD,
+    Sealer,
+    carried_range,
+    cipher_size,
+    plain_range,
+    plain_size,
+)
 
 CHUNK = 16 * 1024
 KEY = bytes(range(32))
@@ -83,3 +90,5 @@ def test_sizes_around_chunk_borders() -> None:
         (capacity, capacity),
         (2 * capacity, 5),
     ]
+    assert carried_range(geometry, 1, sealed=True) == (capacity, capacity)
+    assert carried_range(geometry, 1, sealed=False) == (CHUNK, CHUNK)

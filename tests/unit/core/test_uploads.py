@@ -31,6 +31,16 @@ def turned_down(uploads: Uploads, peer: str, chunk: int) -> Turned:
     return turned
 
 
+def test_a_share_that_is_added_again_keeps_the_requests_for_what_is_still_here() -> None:
+    uploads = make("a")
+    for chunk in (1, 2):
+        assert uploads.request(0.0, SHARE, "a", chunk) is None
+    uploads.add_share(SHARE, ALL, 0b0100)
+    uploads.check()
+    assert uploads.next_job() == Job("a", SHARE, 2)
+    assert uploads.next_job() is None
+
+
 def test_a_request_becomes_a_job_and_frees_its_slot() -> None:
     uploads = make("a")
     assert uploads.request(0.0, SHARE, "a", 2) is None

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -131,13 +133,40 @@ async def test_all_addresses_of_a_host_are_tried(
     one, two = map(Endpoint, identities)
     async with serving(one) as (address, _):
 
-        async def resolve(*args: object, **options: object) -> list[object]:
-            await trio.lowlevel.checkpoint()
+        def resolve(*args: object) -> list[object]:
             kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
             return [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.1", address.port))]
 
-        monkeypatch.setattr(trio.socket, "getaddrinfo", resolve)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         (await two.dial(Address("several.example", 1))).close()
+
+
+async def test_a_mute_name_server_takes_no_thread_of_the_disk_and_delays_no_address(
+    identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = map(Endpoint, identities)
+    ask, end = socket.getaddrinfo, threading.Event()
+
+    def mute(host: str, *rest: Any) -> Any:
+        if host == "mute.example":
+            end.wait()
+            raise socket.gaierror("no name server")
+        return ask(host, *rest)
+
+    async def dial() -> None:
+        with pytest.raises(UnavailableError, match="no such host"):
+            await two.dial(Address("mute.example", 1))
+
+    async with serving(one) as (address, _), trio.open_nursery() as nursery:
+        monkeypatch.setattr(socket, "getaddrinfo", mute)
+        for _ in range(connect.NAMES_AT_ONCE + 1):
+            nursery.start_soon(dial)
+        await until(lambda: two.naming.borrowed_tokens == connect.NAMES_AT_ONCE)
+        try:
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+            (await two.dial(address)).close()
+        finally:
+            end.set()
 
 
 async def test_not_furymesh(identities: list[Identity]) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from furymesh.net import interfaces
 from furymesh.net.addresses import is_link_local
-from furymesh.net.interfaces import LOOPBACK, local_ipv4, reachable_hosts
+from furymesh.net.interfaces import LOOPBACK, address_towards, local_ipv4, reachable_hosts
+from tests.limits import open_files
 
 
 def test_loopback_is_found_and_last() -> None:
@@ -35,6 +36,13 @@ def test_without_the_means_there_is_still_loopback(
 
     monkeypatch.setattr(interfaces, "local_ipv4", fail)
     assert reachable_hosts("0.0.0.0") == [LOOPBACK]
+
+
+def test_without_a_descriptor_there_is_no_way_to_anybody() -> None:
+    assert address_towards("127.0.0.1", 9) == LOOPBACK
+    with open_files(0):
+        found = address_towards("127.0.0.1", 9)
+    assert found is None
 
 
 def test_what_works_has_an_address() -> None:

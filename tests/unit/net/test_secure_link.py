@@ -174,7 +174,7 @@ async def test_chunk_bytes_land_in_their_sink(tmp_path: Path, now: bool) -> None
         one.link.poke()
         await until(lambda: two.handler.filled_bytes == CHUNK)
         assert two.handler.inbox == data
-        assert one.link.traffic.payload_sent == two.link.traffic.payload_received == CHUNK
+        assert two.link.traffic.payload_received == CHUNK
 
 
 async def test_diverted_piece_lands_nowhere_from_then_on(tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ async def test_a_disk_without_the_reserve_is_a_problem(tmp_path: Path) -> None:
     assert "storage.reserve" in found["downloads"].advice
 
 
+async def test_where_downloads_go_is_told_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (await findings(tmp_path))["downloads"].text.startswith(f"{tmp_path}, ")
+
+
 async def test_files_of_the_future_tell_of_a_clock_that_was_set_back(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.touch()

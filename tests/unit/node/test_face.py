@@ -146,7 +146,9 @@ async def test_what_a_link_names_is_known_after_an_interruption(
     with trio.fail_after(15):
         async with open_runtime(config, listen_on=Address("127.0.0.1", 0)) as runtime:
             await runtime.load_catalog()
-            seed = replace(Address.parse(runtime.addresses[0]), node_id=runtime.identity.node_id)
+            seed = replace(
+                Address.parse(runtime.addresses[0]), node_id=runtime.endpoint.identity.node_id
+            )
             link = replace(shared.link, peers=(seed,), nodes=(elsewhere,))
             with trio.CancelScope() as killed:
 

@@ -240,3 +240,15 @@ def test_a_file_that_was_renamed_after_it_was_opened_is_not_locked(tmp_path: Pat
             lock_open_file(fd, path, what="being downloaded")
     finally:
         os.close(fd)
+
+
+def test_lock_whose_directory_is_gone_is_given_up_without_a_word(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    lock = FileLock(place / "a.lock")
+    lock.acquire()
+    before = len(os.listdir("/proc/self/fd"))
+    place.rename(tmp_path / "elsewhere")
+    place.touch()
+    lock.release()
+    assert not lock.held
+    assert len(os.listdir("/proc/self/fd")) == before - 1

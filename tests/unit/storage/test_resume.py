@@ -77,7 +77,7 @@ def test_after_a_reboot_what_was_not_synced_is_doubtful_until_looked_at(tmp_path
         assert chunks(again.have) == [1]
         assert chunks(again.doubtful) == [2, 3]
         again.add(2)
-        again.lose(3)
+        again.lose_all(1 << 3)
         assert chunks(again.have) == [1, 2]
         assert again.doubtful == 0
     # Killed before a compaction, chunk 3 is looked at once more; that is all.
@@ -128,7 +128,7 @@ def test_a_lost_chunk_stays_lost(tmp_path: Path) -> None:
             resume.add(chunk)
         resume.mark_epoch(synced)
         resume.add(4)
-        resume.lose(2)
+        resume.lose_all(1 << 2)
         resume.lose_all(mask_of([4, 9]))
         assert chunks(resume.have) == [1, 3]
         for boot in (BOOT, OTHER):
@@ -186,7 +186,7 @@ def test_deleting_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     uses: list[Callable[[], None]] = [
         lambda: resume.add(1),
-        lambda: resume.lose(1),
+        lambda: resume.lose_all(1 << 1),
         lambda: resume.mark_epoch(synced),
         lambda: resume.update_meta(name="x"),
     ]

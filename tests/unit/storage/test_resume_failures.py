@@ -217,7 +217,7 @@ def scenario(directory: Path, tell: Callable[[str], None]) -> None:
             resume.compact(synced)
             tell("synced")
             tell("lose 1")
-            resume.lose(1)
+            resume.lose_all(1 << 1)
             tell("lost 1")
         else:
             resume.mark_epoch(synced)

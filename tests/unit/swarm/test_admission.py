@@ -215,6 +215,20 @@ async def test_quarantined_link_is_out_of_its_shares_at_once(tmp_path: Path) -> 
         await until(lambda: not one.swarm.links and not two.swarm.links)
 
 
+async def test_quarantined_link_gets_no_slot_for_what_it_had_queued(tmp_path: Path) -> None:
+    data = blob(240)
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(data)
+        link = await two.swarm.endpoint.dial(one.address)
+        two.links.start_soon(link.run, Deaf(here.file_id))
+        link.send(link.session.join(here.file_id))
+        await until(lambda: here.members and link.session.live(here.file_id))
+        link.send(m.Request(link.session.number(here.file_id), tuple(range(240))))
+        await until(lambda: one.swarm.uploads.active and one.swarm.uploads.queued)
+        one.swarm.quarantine(only_link(one.swarm))
+        assert not one.swarm.uploads.active
+
+
 async def test_second_bad_node_bans_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

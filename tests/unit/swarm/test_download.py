@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from furymesh.core.link import Address
 from furymesh.core.manifest import Manifest
 from furymesh.core.senders import CHUNK_SECONDS
 from furymesh.discovery.book import Source
+from furymesh.net.buffers import SLAB_MEMORY, SlabPool
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.throttle import Budget
 from furymesh.storage.order import Order, Settings
+from furymesh.storage.part import PartStore
 from furymesh.storage.resume import ResumeData
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm import dialling
@@ -23,7 +26,7 @@ from furymesh.swarm.download import Terms
 from furymesh.swarm.events import Connected, Note, Progress, Result, Started, Waiting
 from furymesh.swarm.fetching import Fetching
 from furymesh.wire import messages as m
-from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of
+from tests.unit.swarm.lab import CHUNK, PATIENCE, Peer, blob, lab, manifest_of, only_link
 from tests.waiting import stays, until
 
 
@@ -178,6 +181,38 @@ async def test_cancelled_download_can_be_taken_up(tmp_path: Path) -> None:
         result = await user.download(data, seed).run(user.links)
         assert result.bytes_reused == 7 * CHUNK
         assert result.path.read_bytes() == data
+
+
+async def test_chunks_that_come_while_a_download_ends_keep_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk keeps it from ending, and its links bring on what it asked for."""
+    monkeypatch.setattr("furymesh.swarm.saving.SYNC_SECONDS", 0.0)
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def sync(_: PartStore) -> None:
+        syncing.set()
+        go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(PartStore, "sync", sync)
+    data = blob(40)
+    async with lab(tmp_path, "seed", "user") as (seed, user):
+        share = seed.serve(data, range(20))
+        download = user.download(data, seed)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download.run, user.links)
+            await until(lambda: download.chunks_done == 20)
+            await until(syncing.is_set)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await until(lambda: "store" not in [t.name for t in threading.enumerate()])
+                share.gained(list(range(20, 40)))
+                share.announce()
+                link = only_link(user.swarm)
+                await until(lambda: link.traffic.payload_received > 20 * CHUNK)
+                go_on.set()
+        slabs = user.swarm.endpoint.buffers.slabs
+        assert slabs.part(SlabPool(slabs, CHUNK)) == SLAB_MEMORY
 
 
 async def test_all_chunks_and_no_digests_wait_for_a_peer(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -19,6 +22,7 @@ from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Mirror
 from furymesh.core.manifest import Manifest
 from furymesh.core.peer_state import MIRROR_REQUESTS
+from furymesh.core.scheduler import Scheduler
 from furymesh.core.sealing import Sealer, cipher_size, plain_range
 from furymesh.discovery.book import Source
 from furymesh.net.throttle import Budget
@@ -28,7 +32,9 @@ from furymesh.swarm import beside, dialling
 from furymesh.swarm import mirrors as module
 from furymesh.swarm.download import Download, Terms
 from furymesh.swarm.events import Connected, Note, PeerContribution, Waiting
+from furymesh.swarm.feeds import Feeds
 from furymesh.swarm.peers import known_peers
+from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.share import Share
 from tests.range_server import Asked, RangeServer, folder, head, one_file, serving
 from tests.unit.swarm.lab import CHUNK, Peer, blob, lab, manifest_of
@@ -208,6 +214,33 @@ async def test_a_bad_chunk_ends_the_use_of_a_mirror_and_a_seed_brings_the_rest(
         assert (leech.home / "out").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_mirror_that_is_found_out_while_it_is_connected_to_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """Its last chunk was verified late."""
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def open_server(*_: object, **options: object) -> AsyncIterator[None]:
+        feed.drop("it lied")
+        if not answers:
+            raise UnavailableError("nobody answers")
+        yield
+
+    class Feeds:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: told.append(name)
+
+    monkeypatch.setattr(module, "open_server", open_server)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.0)
+    feed = module.Feed(Mirror.parse("http://a.example/x"), 1, own=True, private=False)
+    stand_in: Any = Feeds()
+    with trio.fail_after(1):
+        await feed.run(stand_in, stand_in, ())
+    assert (told, feed.state) == (["dropped"], "it lied")
+
+
 @pytest.mark.parametrize(
     ("misbehave", "word"),
     [
@@ -264,6 +297,41 @@ async def test_a_connection_that_breaks_costs_nothing_twice(tmp_path: Path) -> N
         assert result.path.read_bytes() == DATA
         assert server.sent == len(DATA)
         assert result.bytes_wasted == 0
+
+
+async def test_bytes_that_come_with_the_end_of_a_mirror_are_nobodys() -> None:
+    """One request fails, and the task of another has its first bytes at that moment."""
+    stand_in: Any = SimpleNamespace(released=lambda number: None)
+    scheduler = Scheduler(Geometry(len(DATA), CHUNK), Random(1))
+    clock = IdleClock(trio.current_time)
+    feeds = Feeds(
+        stand_in, scheduler, stand_in, clock, Tally(), lambda actions: None, lambda event: None
+    )
+    feed = module.Feed(Mirror.parse("http://a.example/x"), 1, own=True, private=False)
+    feeds.joined(feed)
+    feeds.lives(feed, 0.1)
+    feeds.left(feed)
+    feeds.lives(feed, 0.1)
+    feeds.stirs(feed, 10)
+
+
+async def test_a_chunk_that_is_given_up_gets_no_memory() -> None:
+    """Neither before its request has begun, nor when there is room at that moment."""
+    placed, free = [], trio.Event()
+    stand_in: Any = SimpleNamespace(
+        place=lambda lane, data: placed.append(lane.chunk), room=lambda: free.wait()
+    )
+    feed = module.Feed(Mirror.parse("http://a.example/x"), 1, own=True, private=False)
+    feed._feeds = stand_in
+    async with trio.open_nursery() as nursery:
+        feed._tasks = nursery
+        feed.request([0])
+        feed.cancel(0)
+        feed.request([1])
+        await until(lambda: placed)
+        free.set()
+        feed.cancel(1)
+    assert placed == [1]
 
 
 async def test_a_mirror_that_fails_is_tried_again_later(

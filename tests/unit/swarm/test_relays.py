@@ -23,8 +23,10 @@ from furymesh.net.identity import load_or_create
 from furymesh.net.outgoing import connect
 from furymesh.net.relay import Relay
 from furymesh.net.secure_link import SecureLink
-from furymesh.swarm import admission, exchange, relays
-from furymesh.swarm.peers import CONNECTED, known_peers
+from furymesh.swarm import admission, exchange, meetings, relays
+from furymesh.swarm.meetings import MAX_MEETINGS
+from furymesh.swarm.mirrors import CONNECTED
+from furymesh.swarm.peers import known_peers
 from furymesh.swarm.relays import RelayClient
 from furymesh.wire import messages as m
 from tests.unit.swarm.lab import Peer, blob, lab, manifest_of, only_link, wanting
@@ -81,7 +83,7 @@ async def bridge(place: Path, *others: str) -> AsyncIterator[Bridge]:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two cannot dial each other."""
-    monkeypatch.setattr(relays, "MEET_SECONDS", 0.0)
+    monkeypatch.setattr(meetings, "MEET_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +226,7 @@ async def test_who_is_summoned_without_end_still_meets_whom_it_wants_to(
     monkeypatch.setattr(relays, "HEAD_START", 5.0)  # the machine may be busy
     async with bridge(tmp_path) as there:
         client, seed = there.clients[1], there.seed
-        summons(there, range(2 * relays.MAX_MEETINGS), (127, 0, 0, 1))
+        summons(there, range(2 * MAX_MEETINGS), (127, 0, 0, 1))
         await until(lambda: len(client._meetings) == relays.MAX_SUMMONED_MEETINGS)
         place = (seed.address.host, seed.address.port)
         link = await client.reach(seed.swarm.endpoint.process, place)

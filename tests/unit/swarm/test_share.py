@@ -232,6 +232,18 @@ def test_request_for_what_is_not_here_is_turned_down(share: Share) -> None:
     assert share.swarm.uploads.queued == 1
 
 
+def test_what_is_queued_outlives_that_the_content_is_looked_at_anew(share: Share) -> None:
+    link = serving(share)
+    share.message(link, m.Request(1, (0, 7)))
+    share.serve(MANIFEST, ALL & ~0b1, Memory(DATA))
+    assert link.sent[0] == m.Lost(4, (0,))
+    assert share.swarm.uploads.queued == 1
+    share.serve(MANIFEST, ALL, Memory(DATA))
+    assert link.sent[-1] == m.Bitmap(4, 0, b"", True)
+    assert share.swarm.uploads.queued == 1
+    share.swarm.uploads.check()
+
+
 def test_manifest_is_given_out_as_far_as_it_is_known(share: Share) -> None:
     link = live(share)
     share.message(link, m.GetManifest(1, True, (0,)))

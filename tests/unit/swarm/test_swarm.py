@@ -161,6 +161,31 @@ async def test_removed_share_is_left_on_every_link(tmp_path: Path) -> None:
         assert len(one.swarm.links) == 2
 
 
+async def test_removed_share_is_left_on_a_link_too_that_another_has_replaced(
+    tmp_path: Path,
+) -> None:
+    """Its last word is not out yet, because the other end does not read."""
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here = one.serve(DATA, range(200))
+        links = [await two.swarm.endpoint.dial(one.address)]
+        two.links.start_soon(links[0].run, Deaf(FILE_ID))
+        links[0].send(links[0].session.join(FILE_ID))
+        await until(lambda: here.members and links[0].session.live(FILE_ID))
+        replaced = only_link(one.swarm)
+        links[0].send(m.Request(links[0].session.number(FILE_ID), tuple(range(200))))
+        await until(lambda: replaced.refused_for() > 0.05)
+        replaced.relayed = True  # so that another one is preferred
+        links.append(await two.swarm.endpoint.dial(one.address))
+        two.links.start_soon(links[1].run, Deaf(FILE_ID))
+        await until(lambda: only_link(one.swarm) is not replaced)
+        assert replaced in here.members
+        here.gained([200])
+        one.swarm.remove(FILE_ID)
+        assert not here.members
+        await until(lambda: replaced.closed_because)
+        assert not one.swarm.news._untold
+
+
 async def test_share_is_added_once(tmp_path: Path) -> None:
     async with lab(tmp_path, "one") as (one,):
         one.serve(blob(2))
@@ -341,6 +366,19 @@ async def test_sources_of_peers_hear_of_what_is_shared_but_never_of_what_is_priv
         one.swarm.remove(share.file_id)
         one.swarm.remove(hidden.file_id)
         assert one.swarm.interests.announced == set()
+
+
+async def test_sources_of_peers_may_ask_of_a_share_that_has_just_gone(tmp_path: Path) -> None:
+    """They are told that it has, but may come to ask first."""
+    async with lab(tmp_path, "one", "two") as (one, two):
+        here, peers = one.serve(blob(3)), one.swarm.interests.peers
+        tag = discovery_tag(here.file_id)
+        await two.dial(one)
+        await until(lambda: two.swarm.links)
+        await wanting(two, blob(3))
+        await until(lambda: peers(tag) == 1)
+        one.swarm.remove(here.file_id)
+        assert peers(tag) == 0
 
 
 async def test_a_share_is_wanted_until_it_is_here(tmp_path: Path) -> None:
