@@ -17,6 +17,7 @@ from furymesh.sync.events import (
     Begun,
     Came,
     ClientEvent,
+    Comparing,
     Found,
     Gone,
     Hashing,
@@ -59,9 +60,11 @@ class PushView:
                 self.syncing = True
                 self._tell("started", "")
             case Hashing():
-                done, total = event.bytes_done, event.bytes_total
-                facts = [f"{percent(done, total)}%", f"{format_size(done)} of {format_size(total)}"]
-                self._display.show("Hashing", done, total, facts)
+                self._hashing(event)
+            case Comparing():
+                self._tell("comparing", "", files=event.files)
+                words = f"the server looks at what it has of {plural(event.files, 'file')}"
+                self._display.show("Comparing", 0, 0, [words])
             case Progress():
                 self._progressed(event)
             case Report():
@@ -105,6 +108,12 @@ class PushView:
             self._display.line(f"{count} answered too; --server names the one that is meant")
         if event.new:
             self._display.line(f'From now on "{self._terms.client_id}" is used with it only')
+
+    def _hashing(self, event: Hashing) -> None:
+        done, total = event.bytes_done, event.bytes_total
+        self._tell("hashing", "", **asdict(event))
+        facts = [f"{percent(done, total)}%", f"{format_size(done)} of {format_size(total)}"]
+        self._display.show("Hashing", done, total, facts)
 
     def _progressed(self, event: Progress) -> None:
         if self._json:

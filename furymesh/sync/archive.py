@@ -25,7 +25,7 @@ from furymesh.core.errors import (
 from furymesh.core.paths import check_path, shown
 from furymesh.storage.files import open_root, translating
 from furymesh.storage.hashing import DEFAULT_THREADS, in_threads
-from furymesh.sync.entries import HASH_FIRST, FileInfo, Troubles
+from furymesh.sync.entries import HASH_FIRST, FileInfo, Troubles, empty_folder
 from furymesh.sync.excludes import NOTHING, Excludes
 from furymesh.sync.folder import Folder
 from furymesh.sync.hash_index import HashIndex, state_path
@@ -77,7 +77,10 @@ class Archive:
     # --- looking --------------------------------------------------------------
 
     def pages(self, size: int = PAGE) -> Iterator[list[FileInfo]]:
-        """Scan: every file, in a fixed order, with its hash where that is known."""
+        """Scan: every file, in a fixed order, with its hash where that is known.
+
+        Then the folders in which there is nothing.
+        """
         self._stale = True
         self.troubles, self.complete = Troubles(), False
         root_fd = open_root(self.path)
@@ -87,13 +90,16 @@ class Archive:
             self._index.begin()
             while page := [found.info(known(found.facts)) for found in islice(files, size)]:
                 yield page
+            folders = map(empty_folder, walk.empty)
+            while page := list(islice(folders, size)):
+                yield page
         finally:
             os.close(root_fd)
         self.complete = walk.complete
         self._index.end(complete=walk.complete)
 
     def gone(self, paths: Iterable[str]) -> list[str]:
-        """Which of the files that a server would remove are really none here.
+        """Which of the files, or empty folders, that a server would remove are really none here.
 
         What is excluded stays with the server, and so does what is a link here, or
         lies beyond one.
@@ -102,7 +108,7 @@ class Archive:
 
     def _is_gone(self, path: str) -> bool:
         try:
-            *parents, _ = check_path(path)
+            *parents, _ = check_path(path.removesuffix("/"))
         except InvalidManifestError:
             return False  # no server has such a file; what is elsewhere is none of its business
         if self.excludes.covers(path):
@@ -117,7 +123,7 @@ class Archive:
                 return False
             if depth <= len(parents) and not stat.S_ISDIR(mode):
                 return stat.S_ISREG(mode)
-        return stat.S_ISDIR(mode)
+        return stat.S_ISREG(mode) if path.endswith("/") else stat.S_ISDIR(mode)
 
     # --- reading --------------------------------------------------------------
 

@@ -25,10 +25,18 @@ from furymesh.core.paths import shown
 from furymesh.net.handler import Shareless
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.tasks import open_tasks
-from furymesh.storage.hashing import HashingStopped
 from furymesh.sync.archive import Archive
 from furymesh.sync.entries import HASH_FIRST, FileInfo
-from furymesh.sync.events import ClientEvent, Hashing, Progress, Queued, Report, Started
+from furymesh.sync.events import (
+    ClientEvent,
+    Comparing,
+    Hashing,
+    Progress,
+    Queued,
+    Report,
+    Started,
+)
+from furymesh.sync.hashing_ahead import HashingAhead
 from furymesh.sync.sending import Outbox, Piece, Reader, Wanted, fitting
 from furymesh.wire import messages as m
 from furymesh.wire.exchange import Exchange
@@ -36,9 +44,8 @@ from furymesh.wire.sync_codec import DIGEST_SIZE, MAX_ENTRIES
 
 PAGE_FILES = 500  # looked at in one go: a few milliseconds
 OUTBOX_BYTES = 4 * 1024 * 1024  # read ahead of the network
-# An empty page says now and then that this end is hashing, not idle; see MAX_HASHING_SECONDS.
-SIGN_SECONDS = 15.0
 PROGRESS_SECONDS = 0.5
+COMPARING_SECONDS = 2.0  # without an answer, then it is said that the server is at work
 MAX_CHANGES = 3  # of one file in one session, then it is reported
 MAX_REPORTED = 100  # files that failed and are named; more are counted
 UNKNOWN = bytes(DIGEST_SIZE)
@@ -74,7 +81,7 @@ class Push(Shareless):
         self._asked: set[int] = set()  # and not taken back
         self._asked_bytes = self._sent_bytes = 0
         self._looked = self._copied = 0
-        self._hashed = self._to_hash = 0  # bytes, in one go
+        self._hashing = HashingAhead(archive, self._give_sign, lambda: link.leaving)
         self._end: m.NextSync | None = None
         self._started = trio.current_time()
 
@@ -181,36 +188,35 @@ class Push(Shareless):
                     looking = False
                     await self._announce_page([], last=True)
                 else:
-                    self._looked += len(page)
+                    self._looked += sum(not info.is_folder for info in page)
                     await self._announce_hashed(page)
             else:
                 await self._news.wait()
 
     async def _announce_hashed(self, page: list[FileInfo]) -> None:
         """Announce a page, its large files with their digests, which the server would ask for."""
-        large = [info.path for info in page if info.size >= HASH_FIRST and not info.sha256]
+        large = [info for info in page if info.size >= HASH_FIRST and not info.sha256]
         if large:
-            hashed = {info.path: info for info in await self._hash(large, page)}
-            unread = set(large) - hashed.keys()
+            hashed = {info.path: info for info in await self._hashing.hash(large)}
+            unread = {info.path for info in large} - hashed.keys()
             page = [hashed.get(info.path, info) for info in page if info.path not in unread]
-        at = 0
-        while at < len(page):
-            end = at + fitting(page, at)
-            await self._announce_page(page[at:end])
-            at = end
+        await self._announce_all(page)
 
     async def _announce_again(self) -> None:
         files = [self._again.popleft() for _ in range(min(len(self._again), MAX_ENTRIES))]
         infos = [self._entries[file] for file in files if self._is_open(file)]
-        hashed = await self._hash([info.path for info in infos], infos)
-        at = 0
-        while at < len(hashed):
-            end = at + fitting(hashed, at)
-            await self._announce_page(hashed[at:end])
-            at = end
+        hashed = await self._hashing.hash(infos)
+        await self._announce_all(hashed)
         # Not before: the server ends the session when nothing is asked for any more.
         for file in files:
             self._withdraw(file)
+
+    async def _announce_all(self, infos: Sequence[FileInfo]) -> None:
+        at = 0
+        while at < len(infos):
+            end = at + fitting(infos, at)
+            await self._announce_page(infos[at:end])
+            at = end
 
     async def _announce_page(self, page: Sequence[FileInfo], *, last: bool = False) -> None:
         while self._exchange.pages_left <= 0:
@@ -222,30 +228,9 @@ class Push(Shareless):
         self._pages.append(len(page))
         self._say(m.ArchiveInfo(paths, sizes, mtimes, modes, content, last))
 
-    async def _hash(self, paths: Sequence[str], infos: Sequence[FileInfo]) -> list[FileInfo]:
-        """These files with their digests, those left out that cannot be read."""
-        named = set(paths)
-        self._hashed, self._to_hash = 0, sum(info.size for info in infos if info.path in named)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._give_signs)
-            try:
-                return await trio.to_thread.run_sync(
-                    self._archive.hash, paths, self._count_hashed, lambda: self._link.leaving
-                )
-            except HashingStopped:
-                await trio.sleep_forever()  # this session is over
-            finally:
-                self._to_hash = 0
-                nursery.cancel_scope.cancel()
-        raise AssertionError("not reached")
-
-    def _count_hashed(self, size: int) -> None:
-        self._hashed += size
-
-    async def _give_signs(self) -> None:
-        while True:
-            await trio.sleep(SIGN_SECONDS)
-            await self._announce_page([])
+    async def _give_sign(self) -> None:
+        """An empty page says that this end is at work."""
+        await self._announce_page([])
 
     async def _read(self) -> None:
         """Read what is asked for, as far ahead as the outbox allows."""
@@ -295,13 +280,20 @@ class Push(Shareless):
 
     async def _show(self) -> None:
         before, then = 0, trio.current_time()
+        moved = then  # when there was last something else to do than to wait for the server
         while True:
             await trio.sleep(PROGRESS_SECONDS)
             done, now = self._sent_bytes - self._exchange.in_flight, trio.current_time()
             rate = (done - before) / (now - then)
             before, then = done, now
-            if self._to_hash and not self._wanted and not self._outbox.size:
-                self._tell(Hashing(self._hashed, self._to_hash))
+            sending = self._wanted or self._outbox.size or self._exchange.in_flight
+            if sending or self._hashing.total or not self._pages:
+                moved = now
+            if self._hashing.total and not sending:
+                self._tell(Hashing(self._hashing.done, self._hashing.total))
+                continue
+            if now - moved > COMPARING_SECONDS:
+                self._tell(Comparing(sum(self._pages)))
                 continue
             files = len(self._asked)
             waiting = min(len(self._wanted), files)

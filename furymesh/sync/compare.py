@@ -6,6 +6,7 @@
     a part of exactly that content        CONTINUE at its size
     anything else                         WHOLE
     a folder where a file is, or reverse  REFUSE; with mirror LATER, after the removals
+    an empty folder that is not here      FOLDER; with mirror LATER: removals empty folders
 
 Sizes and times alone never make two files the same: the SHA-256 does. It is asked
 for only where it can spare sending, so that a new folder is sent without having
@@ -25,7 +26,6 @@ from furymesh.core.errors import UsageError
 from furymesh.core.paths import folded, shown
 from furymesh.sync.entries import HASH_FIRST, FileInfo, info_fault
 
-MAX_FILES = 1_000_000  # that one client may list: each costs some 200 bytes of memory
 # Fewer may be removed at once whatever part of the folder they are.
 SMALL_REMOVAL = 20
 _EMPTY = hashlib.sha256().digest()
@@ -40,6 +40,7 @@ class Do(Enum):
     CONTINUE = "continue"
     COPY = "copy"
     TOUCH = "touch"
+    FOLDER = "folder"
     LATER = "later"
     REFUSE = "refuse"
 
@@ -69,6 +70,8 @@ class Held(Protocol):
     def unhashed_of_size(self, size: int, /) -> Collection[str]: ...
     def had_size(self, size: int, /) -> bool: ...
     def is_directory(self, path: str, /) -> bool: ...
+    def has_room(self, path: str, folders: Collection[str], /) -> bool: ...
+    def directories(self) -> Iterable[str]: ...
     def __iter__(self) -> Iterator[str]: ...
 
 
@@ -138,6 +141,8 @@ class Comparison:
             reason = info_fault(info) or self._list(path)
         if reason is not None:
             return Task(Do.REFUSE, path, reason=reason)
+        if info.is_folder:
+            return self._folder(info)
         obstacle = self._obstacle(path)
         if obstacle is not None:
             return self._put_off(info, obstacle)
@@ -169,17 +174,24 @@ class Comparison:
             return Task(Do.HASH, info.path)
         return Task(Do.WHOLE, info.path)
 
+    def _folder(self, info: FileInfo) -> Task:
+        """An empty folder: there, to be made, or, as long as removals may drop it, put off."""
+        path = info.path.removesuffix("/")
+        obstacle = next((above for above in (path, *_above(path)) if self._held.get(above)), None)
+        if obstacle is not None or (self._mirror and not self._removed):
+            return self._put_off(info, obstacle or path)
+        return Task(Do.SKIP if self._held.is_directory(path) else Do.FOLDER, info.path)
+
     def _list(self, path: str) -> str | None:
         """Add a path to the client's tree; why it cannot be, or None."""
-        key = _key(path)
-        if key in self._files:
-            if self._files[key] == path:
-                return f'refused path "{shown(path)}": it is listed twice'
-            return _collision(path, self._files[key])
-        if key in self._folders:
-            return _collision(path, self._folders[key])
-        if len(self._files) >= MAX_FILES:
-            return f"more than {MAX_FILES} files: sync parts of the folder one by one"
+        name = path.removesuffix("/")
+        key = _key(name)
+        listed = self._files if name == path else self._folders
+        if listed.get(key) == name:
+            return f'refused path "{shown(path)}": it is listed twice'
+        for others in (self._files, self._folders):
+            if key in others:
+                return _collision(path, others[key])
         folders = {}
         for folder in _above(path):
             above = _key(folder)
@@ -189,8 +201,12 @@ class Comparison:
             if above in self._folders:
                 break
             folders[above] = folder
+        known = self._held.get(path) is not None or self._held.is_directory(name)
+        if not known and not self._held.has_room(path, folders.values()):
+            return "the server takes no more files of one client: sync parts of the folder"
         self._folders.update(folders)
-        self._files[key] = path
+        if name == path:
+            self._files[key] = path
         return None
 
     def _obstacle(self, path: str) -> str | None:
@@ -212,12 +228,15 @@ class Comparison:
     # --- removals -------------------------------------------------------------
 
     def removals(self) -> list[str]:
-        """After the last page: what is held and was not listed.
+        """After the last page: what is held and was not listed, folders from the inside last.
 
         From then on nothing is put off any more.
         """
         self._removed = True
-        return [path for path in self._held if self._files.get(_key(path)) != path]
+        files = [path for path in self._held if self._files.get(_key(path)) != path]
+        listed = self._folders
+        folders = [path for path in self._held.directories() if listed.get(_key(path)) != path]
+        return files + [f"{path}/" for path in sorted(folders, reverse=True)]
 
     def lost(self, removals: Iterable[str]) -> int:
         """How many of these have a content that was not found elsewhere in the client's folder."""

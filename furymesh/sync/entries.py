@@ -6,6 +6,8 @@ What a client says is not believed: `info_fault` tells what is refused.
 from __future__ import annotations
 
 import stat
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +22,9 @@ HASH_SIZE = 32  # bytes of a SHA-256
 HASH_FIRST = 1024 * 1024
 KEPT_PARENTS = 1024  # files come by directory
 MAX_SAID = 5  # paths that a message names; more do not help a person
+# Of one client, there and announced: each costs its server about a kilobyte of memory,
+MAX_FILES = 1_000_000
+MAX_NAMES = 256 * 1024 * 1024  # and its path, and those of its folders, these together.
 TIME_BITS = 63  # nanoseconds either side of 1970, as everything here counts them: 292 years
 
 
@@ -27,6 +32,7 @@ class FileInfo(NamedTuple):
     """A file as a client describes it. `size` is in bytes, `mtime_ns` since 1970.
 
     `mode` is made by `kept_mode`; `sha256` has 32 bytes, or none while it is not known.
+    An empty folder has a slash at the end of its path, and is of no size, time and mode.
     """
 
     path: str
@@ -34,6 +40,15 @@ class FileInfo(NamedTuple):
     mtime_ns: int
     mode: int
     sha256: bytes = b""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.endswith("/")
+
+
+def empty_folder(path: str) -> FileInfo:
+    """The folder at `path`, which ends in a slash."""
+    return FileInfo(path, 0, 0, kept_mode(0))
 
 
 def kept_mode(mode: int) -> int:
@@ -62,14 +77,34 @@ def info_fault(info: FileInfo) -> str | None:
     """Why a file that a client describes so is refused, in one line; None if it is not."""
     try:
         # As a server will write it; looked up again then.
-        place_of(info.path, True)
+        place_of(info.path.removesuffix("/"), True)
     except InvalidManifestError as error:
         return str(error)
+    if info.is_folder:
+        plain = info == empty_folder(info.path)
+        return None if plain else f'"{shown(info.path)}" has what no empty folder has'
     if not 0 <= info.size <= MAX_SIZE or info.mtime_ns.bit_length() > TIME_BITS:
         return f'"{shown(info.path)}" has a size or a time that no file has'
     if info.mode != kept_mode(info.mode) or len(info.sha256) not in (0, HASH_SIZE):
         return f'"{shown(info.path)}" has a mode or a hash that no file has'
     return None
+
+
+class Room:
+    """What one client may still make its server keep in mind: files, and bytes for names."""
+
+    def __init__(self) -> None:
+        self._files = MAX_FILES
+        self._names = MAX_NAMES
+
+    def take(self, path: str, folders: Iterable[str] = ()) -> bool:
+        """Take the room of a file, and of folders that are new with it; False if there is none."""
+        size = sys.getsizeof(path) + sum(map(sys.getsizeof, folders))
+        if not self._files or size > self._names:
+            return False
+        self._files -= 1
+        self._names -= size
+        return True
 
 
 _Reasons = dict[str, tuple[int, list[str]]]  # how many, and the first few of them

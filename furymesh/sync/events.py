@@ -40,6 +40,13 @@ class Hashing:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparing:
+    """The server looks at what it has of so many files, and may have to hash it."""
+
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far it is: of the files looked at so far those that travel."""
 
@@ -137,5 +144,5 @@ class Note:
     text: str
 
 
-ClientEvent = Found | Queued | Started | Hashing | Progress | Report | Lost | Note
+ClientEvent = Found | Queued | Started | Hashing | Comparing | Progress | Report | Lost | Note
 ServerEvent = Came | Begun | Planned | Synced | Gone | Note

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from furymesh.core.errors import EnvironmentFault, NotFoundError, SourceChangedError
+from furymesh.core.errors import EnvironmentFault, NotFoundError, SourceChangedError, UsageError
 from furymesh.storage.files import open_beneath
 from furymesh.storage.scan import SETTLE_NS, Facts
-from furymesh.sync.entries import FileInfo, kept_mode, split
+from furymesh.sync.entries import FileInfo, Room, kept_mode, split
 from furymesh.sync.folder import Folder
 from furymesh.sync.hash_index import HashIndex, state_path
 from furymesh.sync.source import hash_source, new_slab
@@ -30,22 +30,32 @@ class Holdings:
     """The files of a client's folder. `complete` if everything in it could be looked at."""
 
     def __init__(self, folder: Folder, data_dir: Path) -> None:
-        """Looks through the folder. Raises OSError if it cannot be opened."""
+        """Looks through the folder.
+
+        Raises OSError if it cannot be opened, UsageError if there are too many files in it.
+        """
         self.folder = folder
         self._index = HashIndex(state_path(data_dir, folder.path, "index"))
         self._files: dict[str, FileInfo] = {}
         self._by_hash: dict[bytes, str] = {}
         self._unhashed: dict[int, dict[str, None]] = {}  # by size; in the order they were found
         self._directories: set[str] = set()
-        walk = Walk(folder.root_fd, entered=self._directories.add)
+        self._room = Room()
+        entered: list[str] = []  # since the last file
+        walk = Walk(folder.root_fd, entered=entered.append)
         self._index.begin()
         for path, facts, mode in walk:
+            if not self._room.take(path, entered):
+                raise UsageError("the server has too many files of this client: remove some there")
+            self._directories.update(entered)
+            entered.clear()
             digest = self._index.get(facts)
             self._files[path] = FileInfo(path, facts.size, facts.mtime_ns, mode, digest)
             if digest:
                 self._by_hash.setdefault(digest, path)
             else:
                 self._unhashed.setdefault(facts.size, {})[path] = None
+        self._directories.update(entered)
         self.complete = walk.complete
         self._parts = walk.parts
         self._index.end(complete=walk.complete)
@@ -71,6 +81,13 @@ class Holdings:
 
     def is_directory(self, path: str) -> bool:
         return path in self._directories
+
+    def directories(self) -> Iterable[str]:
+        return self._directories
+
+    def has_room(self, path: str, folders: Collection[str]) -> bool:
+        """Take the room of a file that is announced and not here; False if there is none."""
+        return self._room.take(path, folders)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -129,6 +146,20 @@ class Holdings:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         self._set(_described(info.path, status, info.sha256), Facts.of(status).unproven())
 
+    def make_directory(self, path: str) -> None:
+        """Make an empty directory; raises OSError. Lost with the power, it is made again."""
+        parents, name = split(path)
+        self.folder.directory((*parents, name), make=True)
+        self._add_directories(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory if nothing is in it."""
+        parents, name = split(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=self.folder.directory(parents))
+            self.forget_directory(path)
+            self.folder.forget_directories()
+
     def forget(self, path: str) -> None:
         """A file is not there any more."""
         info = self._files.pop(path, None)
@@ -160,10 +191,12 @@ class Holdings:
         self._files[info.path] = info
         self._by_hash.setdefault(info.sha256, info.path)
         self._index.put(facts, info.sha256)
-        parent = info.path.rpartition("/")[0]
-        while parent and parent not in self._directories:
-            self._directories.add(parent)
-            parent = parent.rpartition("/")[0]
+        self._add_directories(info.path.rpartition("/")[0])
+
+    def _add_directories(self, path: str) -> None:
+        while path and path not in self._directories:
+            self._directories.add(path)
+            path = path.rpartition("/")[0]
 
     def _unlink(self, info: FileInfo) -> None:
         """Nobody is led to a path by what its file was."""

@@ -43,7 +43,7 @@ from furymesh.wire.exchange import SYNC
 
 FIRST_PAUSE = 1.0  # seconds before another attempt, doubled after each
 MAX_PAUSE = 10.0  # a server that is back is soon noticed, and one attempt costs little
-SETTLE_SECONDS = 0.4  # after a first answer: other servers may answer as well
+SETTLE_SECONDS = 0.15  # after a first answer: all that hear a question answer within 0.1 s
 QUIET_SECONDS = 2.0  # of looking, before that is said
 LEAST_PAUSE = 1.0  # between two sessions: a folder in which something changes all the time
 

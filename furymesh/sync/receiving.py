@@ -15,6 +15,7 @@ from furymesh.sync.compare import Comparison, Do, Part, Task, check_removals
 from furymesh.sync.entries import FileInfo
 from furymesh.sync.found import part_digest
 from furymesh.sync.holdings import Holdings
+from furymesh.sync.lock_format import MAX_FILES as MAX_LOCKED
 from furymesh.sync.lock_format import IncomingFile
 from furymesh.sync.parts import part_size
 from furymesh.sync.storing import LOCKED_SIZE, Replies, Storing, Tally
@@ -56,7 +57,7 @@ class Receiver:
         self._comparison = Comparison(self._holdings, self._part, mirror=mirror)
         self.store = Storing(self._lock, self._holdings, cancelled)
         self._announced = 0
-        self._paths: set[str] = set()  # of all that were asked for
+        self._asked: dict[str, int] = {}  # by path, as what it was asked for last
         self._later: dict[int, FileInfo] = {}  # put off until others are removed
 
     @property
@@ -114,7 +115,7 @@ class Receiver:
         if unhashed := self._comparison.unhashed(page):
             self._holdings.hash(unhashed, self._cancelled)
         for entry in page:
-            if entry.path in self._paths:  # it has changed while it was sent
+            if entry.path in self._asked:  # it has changed while it was sent
                 self._comparison.reopen(entry.path)
         files = range(self._announced, self._announced + len(page))
         self._announced += len(page)
@@ -131,7 +132,9 @@ class Receiver:
         for (file, entry), task in zip(page.items(), tasks, strict=True):
             match task.do:
                 case Do.SKIP:
-                    self.tally.kept += 1
+                    self.tally.kept += not entry.is_folder
+                case Do.FOLDER:
+                    self._make_folder(file, entry.path, replies)
                 case Do.HASH:
                     hashes.append(file)
                 case Do.LATER:
@@ -155,8 +158,9 @@ class Receiver:
         return m.ArchiveTasks(tuple(offsets), starts, tuple(hashes), tuple(later), copied)
 
     def _ask(self, file: int, entry: FileInfo, offset: int) -> int:
+        self.store.drop(self._asked.get(entry.path, file))  # it comes under another number now
+        self._asked[entry.path] = file
         self.store.ask(file, entry, offset)
-        self._paths.add(entry.path)
         if offset:
             self.tally.partial += 1
         else:
@@ -182,8 +186,17 @@ class Receiver:
             for info, task in zip(page, tasks, strict=True)
             if info.size >= LOCKED_SIZE and task.do in (Do.WHOLE, Do.CONTINUE)
         ]
-        if files:
-            self._lock.add_files(files, self._sender)
+        # What a lock has no room for is sent whole, should it be interrupted.
+        session = self._lock.lock_data
+        room = MAX_LOCKED - len(session.files if session else ())
+        if files and room > 0:
+            self._lock.add_files(files[:room], self._sender)
+
+    def _make_folder(self, file: int, path: str, replies: Replies) -> None:
+        try:
+            self._holdings.make_directory(path.removesuffix("/"))
+        except OSError as error:
+            self.store.fail(file, str(self._folder.fault(path, "create", error)), replies)
 
     def _touch(self, info: FileInfo) -> bool:
         """Give a file that is here its time and mode; False if that is refused."""
@@ -208,10 +221,13 @@ class Receiver:
         return paths
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Move files to the trash; raises EnvironmentFault."""
+        """Move files to the trash, and remove empty folders; raises EnvironmentFault."""
         trash = Trash(self._folder)
         trash.sweep()
         for path in paths:
+            if path.endswith("/"):
+                self._holdings.remove_directory(path.removesuffix("/"))
+                continue
             for directory in trash.move(path):
                 self._holdings.forget_directory(directory)
             self._holdings.forget(path)

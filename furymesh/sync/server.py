@@ -36,7 +36,7 @@ MAX_GUESTS_PER_NODE = 16  # a node may push several folders
 MAX_GUESTS_PER_MACHINE = 64  # identities cost nothing; loopback tells nothing
 IDENTIFY_SECONDS = 10.0  # for the first word
 SILENT_SECONDS = 60.0  # without a word in a session, then its turn is over
-# Of hashing, of which empty pages are the sign: long files on slow disks take that long.
+# Of nothing but signs that it is hashing, while others wait: long files take that long.
 HASHING_SECONDS = 3600.0
 COMMIT_SECONDS = 2.0  # after the last that came: then whatever is whole gets its name
 ASKED_BYTES = 60_000  # of paths in one ArchiveExtras
@@ -232,7 +232,8 @@ class SyncServer:
             waits = COMMIT_SECONDS if receiver.store.uncommitted else SILENT_SECONDS
             with trio.move_on_after(waits):
                 items = await guest.heard()
-                if trio.current_time() - guest.worked_at > HASHING_SECONDS:
+                idle = trio.current_time() - guest.worked_at
+                if idle > HASHING_SECONDS and self._turns.has_queue:
                     raise trio.TooSlowError
                 return items
             if not receiver.store.uncommitted:

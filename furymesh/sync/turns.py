@@ -22,6 +22,11 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def has_queue(self) -> bool:
+        """Whether somebody waits."""
+        return len(self) > self._sessions
+
     def place(self, who: T) -> int:
         """0 for a turn, else how many turns must end before it comes, 1 for next."""
         return max(self._order.index(who) - self._sessions + 1, 0)

@@ -47,7 +47,8 @@ class Walk:
     Files come sorted by name, those of a directory before those of the ones below.
     What is not a file, or has a name that others cannot have, is noted in `troubles`.
     `complete` turns False if there is a place that could not be looked at. `parts`
-    are those of files that are not whole.
+    are those of files that are not whole, `empty` the folders in which nothing was found,
+    each with a slash at its end.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Walk:
         self.troubles = troubles or Troubles()
         self.complete = True
         self.parts: list[str] = []
+        self.empty: list[str] = []
         self._root_fd = root_fd
         self._excludes = excludes
         self._entered = entered
@@ -151,6 +153,8 @@ class Walk:
                 below.append(name)
             else:
                 yield Found(path, Facts.of(status), kept_mode(status.st_mode))
+        if above and not spellings:
+            self.empty.append(above)
 
     def _unseen(self, path: str, error: OSError) -> None:
         self.complete = False

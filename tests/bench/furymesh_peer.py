@@ -19,12 +19,10 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 SHARE_TIMEOUT = 600.0  # seconds, for hashing the largest file on a slow disk
 
 
-def home(data: Path, listen: str | None = None) -> list[str]:
-    """Options that keep a process to `data`, off the LAN and off the DHT."""
+def home(data: Path, listen: str | None = None, *, lan: bool = False) -> list[str]:
+    """Options that keep a process to `data`, off the DHT, and off the LAN unless told."""
     data.mkdir(parents=True, exist_ok=True)
-    config: dict[str, object] = {
-        "discovery": {"lan": {"enabled": False}, "dht": {"enabled": False}}
-    }
+    config: dict[str, object] = {"discovery": {"lan": {"enabled": lan}, "dht": {"enabled": False}}}
     if listen is not None:
         config["node"] = {"listen": listen}
     path = data / "bench.yaml"

@@ -1,25 +1,34 @@
-"""Row 10: a folder of many small files, by `furymesh sync push` and by rsync to a daemon."""
+"""Row 10: a folder of many small files, by `furymesh sync push` and by rsync to a daemon.
+
+On loopback, and between two hosts of the lab, where the client is told no address.
+"""
 
 from __future__ import annotations
 
 import filecmp
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.bench.furymesh_peer import CLI, ENVIRONMENT, GATE, home
 from tests.bench.measure import FINISH_TIMEOUT, Options, Outcome, alternate
-from tests.bench.peer import READY_TIMEOUT, await_port, free_port
+from tests.bench.peer import READY_TIMEOUT, LabHost, Loopback, Place, free_port
 from tests.bench.process import BenchError, Crew
+from tests.netns.lab import Lab, Shape, mbit, why_not
+from tests.waiting import BLOCKING_LOOK_SECONDS, looks
 
 FILES = 10_000
 FILE_SIZE = 10 * 1024
 FOLDERS = 100
-LOCAL = "127.0.0.1"
+WIRE = Shape(mbit(10_000), mbit(10_000))
+Places = tuple[Place, Place]  # of the server, and of the client
 MODULE = "path = {path}\nread only = no\nuse chroot = no\nuid = root\ngid = root\n"
 
 
@@ -42,18 +51,22 @@ def check(source: Path, copy: Path) -> None:
             raise BenchError(f"{path.name} is missing or differs")
 
 
-def push(source: Path, work: Path) -> tuple[float, float, float]:
+def push(places: Places, source: Path, work: Path) -> tuple[float, float, float]:
     """Seconds of a first push, of one of nothing new, and of one changed byte."""
-    archive, data = work / "archive", work / "server"
+    archive, (there, here) = work / "archive", places
+    found = isinstance(there, LabHost)
     with Crew(work / "logs") as crew:
-        serve = ["sync", "serve", "--archive", str(archive), "--listen", f"{LOCAL}:0", "--json"]
-        server = crew.spawn([*CLI, *serve, *home(data)], ENVIRONMENT)
+        serve = ["sync", "serve", "--archive", str(archive), "--json"]
+        serve += ["--listen", f"{'0.0.0.0' if found else there.address}:{there.port}"]
+        serve += home(work / "server", lan=found)
+        server = crew.spawn(there.command([*CLI, *serve]), ENVIRONMENT)
         address = server.expect("listening", READY_TIMEOUT).fields["addresses"][0]
         command = ["sync", "push", "--archive", str(source), "--client-id", "bench", "--once"]
-        command += ["--server", str(address), "--json", *home(work / "client")]
+        command += [] if found else ["--server", str(address)]
+        command += ["--json", *home(work / "client", lan=found)]
 
         def once(files: int) -> float:
-            client = crew.spawn([sys.executable, GATE, *command], ENVIRONMENT)
+            client = crew.spawn(here.command([sys.executable, GATE, *command]), ENVIRONMENT)
             client.expect("ready", READY_TIMEOUT)
             start = client.release()
             done = client.expect("synced", FINISH_TIMEOUT)
@@ -73,20 +86,23 @@ def push(source: Path, work: Path) -> tuple[float, float, float]:
         return first, unchanged, one
 
 
-def rsync(source: Path, work: Path) -> tuple[float, float]:
+def rsync(places: Places, source: Path, work: Path) -> tuple[float, float]:
     """Seconds of a first run and of one with nothing new."""
+    there, here = places
     into = work / "into"
     into.mkdir()
     config = work / "rsyncd.conf"
     config.write_text(f"[bench]\n{MODULE.format(path=into)}")
     with Crew(work / "logs") as crew:
-        port = free_port(LOCAL)
-        daemon = ["rsync", "--daemon", "--no-detach", f"--address={LOCAL}", f"--port={port}"]
-        await_port(crew.spawn([*daemon, f"--config={config}"]), LOCAL, port)
+        port = there.port or free_port(there.address)
+        daemon = ["rsync", "--daemon", "--no-detach", f"--address={there.address}"]
+        crew.spawn(there.command([*daemon, f"--port={port}", f"--config={config}"]))
+        url = f"rsync://{there.address}:{port}/bench/"
+        _await_module(here.command(["rsync", url]))
 
         def once() -> float:
             start = time.monotonic()
-            argv = ["rsync", "--archive", f"{source}/", f"rsync://{LOCAL}:{port}/bench/"]
+            argv = here.command(["rsync", "--archive", f"{source}/", url])
             return crew.spawn(argv).ended(FINISH_TIMEOUT) - start
 
         first, unchanged = once(), once()
@@ -94,10 +110,27 @@ def rsync(source: Path, work: Path) -> tuple[float, float]:
         return first, unchanged
 
 
+def _await_module(listing: list[str]) -> None:
+    for _ in looks(BLOCKING_LOOK_SECONDS, READY_TIMEOUT):
+        if not subprocess.run(listing, capture_output=True, check=False).returncode:
+            return
+    raise BenchError(f"{listing}: no answer")
+
+
 def many_files(options: Options) -> list[Outcome]:
     """Row 10. The interpreter of the client is up before the clock starts."""
     source = make_tree(options.folder("many-files"))
-    ways = {"furymesh": push, "rsync": rsync}
+    outcomes = _compare(options, source, (Loopback(), Loopback()), "")
+    if why_not() is None:
+        with Lab([WIRE, WIRE]) as lab:
+            places = LabHost(lab.hosts[0]), LabHost(lab.hosts[1])
+            outcomes += _compare(options, source, places, ", two hosts, no address typed")
+    return outcomes
+
+
+def _compare(options: Options, source: Path, places: Places, where: str) -> list[Outcome]:
+    ways: dict[str, Callable[[Path, Path], tuple[float, ...]]]
+    ways = {"furymesh": partial(push, places), "rsync": partial(rsync, places)}
 
     def run(name: str) -> tuple[float, ...]:
         work = options.work / f"many-{name}"
@@ -112,7 +145,7 @@ def many_files(options: Options) -> list[Outcome]:
     def column(number: int) -> dict[str, list[float]]:
         return {name: [run[number] for run in runs[name] if len(run) > number] for name in runs}
 
-    title = f"{FILES:,} files of {FILE_SIZE // 1024} KiB:"
+    title = f"{FILES:,} files of {FILE_SIZE // 1024} KiB{where}:"
     goal = "≤ 2.0 × rsync -a"
     first = Outcome("10", f"{title} first sync", "s", "tar over a pipe 0.18", goal, column(0))
     first.notes = notes

@@ -15,9 +15,15 @@ from typing import Any
 import pytest
 
 from tests.e2e.mesh import DEADLINE, Done, Event, Mesh, Process
+from tests.proc import peak_memory
+from tests.reliability import Record
 from tests.unit.sync.lab import contents, tree
 from tests.waiting import block_until
 
+MANY = 100_000
+# Bytes, of one process: a kilobyte for each file, another at the server for what it has
+# in its index from before, and what furymesh is by itself.
+MANY_MEMORY = 280 * 1024 * 1024
 QUIET = ("--once", "--timeout", "20")
 
 
@@ -235,6 +241,42 @@ def test_five_clients_one_killed_in_the_queue_and_one_in_its_session(
         assert sync.process.stop().code == 0
     finally:
         mesh.close()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_files_of_a_kibibyte_need_bounded_memory_at_both_ends(
+    tmp_path: Path, record_property: Record
+) -> None:
+    for number in range(MANY):
+        folder = tmp_path / "source" / f"folder-{number // 1000:03}"
+        if not number % 1000:
+            folder.mkdir(parents=True)
+        (folder / f"a-file-{number:08}.bin").write_bytes(number.to_bytes(8, "little") * 128)
+    mesh = Mesh(tmp_path)
+    try:
+        sync = start_server(mesh, tmp_path / "archive")
+        seconds, peaks = [], [0, 0]
+        for files in (MANY, 0):
+            client = sync.start_push(tmp_path / "source", "many")
+            report = client.expect("synced", timeout=600)
+            assert (report["files"], report["failed_count"]) == (files, 0)
+            seconds.append(report["seconds"])
+            now = [peak_memory(client.pid), peak_memory(sync.process.pid)]
+            peaks = [max(both) for both in zip(peaks, now, strict=True)]
+            client.stop()
+        said = f"{MANY:,} files: {seconds[0]:.1f} s, unchanged {seconds[1]:.1f} s"
+        record_property("result", f"{said}; client {peaks[0] >> 20}, server {peaks[1] >> 20} MiB")
+        assert max(peaks) < MANY_MEMORY
+        assert same_trees(tmp_path / "source", sync.archive / "many")
+    finally:
+        mesh.close()
+
+
+def same_trees(one: Path, other: Path) -> bool:
+    return all(
+        path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+        for path in one.rglob("*.bin")
+    )
 
 
 def test_an_interrupted_push_says_that_it_can_go_on(sync: Sync, source: Path) -> None:

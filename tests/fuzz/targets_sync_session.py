@@ -91,6 +91,7 @@ def _info(*files: tuple[str, int, bytes], last: bool = True) -> m.ArchiveInfo:
 
 
 _UNKNOWN = bytes(32)
+_FOLDERS = m.ArchiveInfo(("new/in/", "held/"), (0, 0), (0, 0), (0o400,) * 2, bytes(64), True)
 CLIENT_SAYS: tuple[m.Message, ...] = (
     m.Identify("laptop", mirror=True),
     _info(("held", 10, DIGEST), ("copy", 10, DIGEST), ("deep/new", 10, OTHER), last=False),
@@ -133,6 +134,7 @@ TARGETS = (
         lambda: {
             "files": joined(*_CLIENT[1:4], b"content"),
             "held": joined(codec.encode(_info(("held", 10, DIGEST)))),
+            "folders": joined(codec.encode(_FOLDERS)),
             "wrong": joined(codec.encode(_info(("a/b", 7, _UNKNOWN))), _CLIENT[3], b"con"),
         },
         (ProtocolError,),

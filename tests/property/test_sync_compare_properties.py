@@ -110,7 +110,7 @@ class SessionModel:
 
     def remove(self) -> None:
         for path in self.comparison.removals():
-            if path not in self.client:
+            if path not in self.client and not path.endswith("/"):  # of folders it knows nothing
                 del self.held.files[path]
         self.run([info.path for info in self.comparison.waiting], 100)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from furymesh.sync.entries import FileInfo
@@ -23,6 +23,11 @@ class File(NamedTuple):
     @property
     def sha256(self) -> bytes:
         return hashlib.sha256(self.content).digest()
+
+
+def parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 class HeldModel:
@@ -52,6 +57,12 @@ class HeldModel:
 
     def is_directory(self, path: str) -> bool:
         return any(held.startswith(f"{path}/") for held in self.files)
+
+    def directories(self) -> Iterable[str]:
+        return {parent for path in self.files for parent in parents(path)}
+
+    def has_room(self, path: str, folders: Collection[str]) -> bool:
+        return True
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)

@@ -338,6 +338,8 @@ def test_only_what_is_really_gone_may_be_removed(root: Path, tmp_path: Path) -> 
         assert archive.gone(asked) == []  # nobody has looked yet
         scan(archive)
         assert archive.gone(asked) == asked[:5]
+        folders = ["gone/", "gone/in/", "here/", "now-folder/", "link/", "build/", "skip.o/"]
+        assert archive.gone(folders) == folders[:3]
 
 
 def test_a_server_is_told_of_nothing_that_cannot_be_a_file_here(

@@ -4,7 +4,7 @@ import pytest
 
 from furymesh.core.errors import UsageError
 from furymesh.sync.compare import Comparison, Do, Part, Task, check_removals
-from furymesh.sync.entries import HASH_FIRST, FileInfo
+from furymesh.sync.entries import HASH_FIRST, FileInfo, empty_folder
 from tests.unit.sync.held import File, HeldModel
 
 OLD, NEW = File(b"old"), File(b"new")
@@ -155,13 +155,55 @@ def test_a_mirror_decides_after_the_removals_on_what_has_something_in_the_way() 
     infos = [OLD.info("a/b"), NEW.info("d", hashed=False)]
     assert [task.do for task in comparison.decide(infos)] == [Do.LATER, Do.LATER]
     assert comparison.waiting == infos
-    assert comparison.removals() == ["a", "d/x"]
+    assert comparison.removals() == ["a", "d/x", "d/"]
     del held.files["a"]
     again = comparison.decide(comparison.waiting)
     assert again[0].do is Do.WHOLE
     assert again[1].do is Do.REFUSE
     assert again[1].reason == '"d" is a folder on the server: remove it there'
     assert comparison.listed == 2
+
+
+def test_an_empty_folder_is_made_unless_it_is_there() -> None:
+    comparison = compared({"d/x": OLD, "f": OLD})
+    folders = [empty_folder(path) for path in ("new/in/", "d/", "f/", "f/in/")]
+    tasks = comparison.decide(folders)
+    assert [task.do for task in tasks] == [Do.FOLDER, Do.SKIP, Do.REFUSE, Do.REFUSE]
+    assert tasks[2].reason.startswith('"f" is a file on the server')
+    assert comparison.listed == 0
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (["d/", "d/"], "listed twice"),
+        (["d/", "D/"], "has its place"),
+        (["d", "d/"], "has its place"),
+        (["d/", "d"], "has its place"),
+        (["d", "d/e/"], "has its place"),
+    ],
+)
+def test_empty_folders_make_one_tree_with_files(paths: list[str], reason: str) -> None:
+    infos = [empty_folder(p) if p.endswith("/") else OLD.info(p) for p in paths]
+    first, second = compared({}).decide(infos)
+    assert first.do is not Do.REFUSE
+    assert second.do is Do.REFUSE
+    assert reason in second.reason
+
+
+def test_an_empty_folder_has_nothing_else() -> None:
+    for info in (OLD.info("d/"), empty_folder("d/")._replace(mtime_ns=1)):
+        (task,) = compared({}).decide([info])
+        assert task.reason == '"d/" has what no empty folder has'
+
+
+def test_a_mirror_makes_empty_folders_after_the_removals_which_may_drop_them() -> None:
+    comparison = compared({"d/x": OLD, "gone/in/y": OLD}, mirror=True)
+    (task,) = comparison.decide([empty_folder("d/")])
+    assert task.do is Do.LATER
+    assert comparison.removals() == ["d/x", "gone/in/y", "gone/in/", "gone/"]
+    (task,) = comparison.decide(comparison.waiting)
+    assert task.do is Do.SKIP
 
 
 # --- removals -----------------------------------------------------------------

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -23,11 +27,15 @@ from furymesh.core.errors import (
 from furymesh.core.link import Address
 from furymesh.net.connect import Endpoint
 from furymesh.net.secure_link import SecureLink
+from furymesh.sync import client as client_module
+from furymesh.sync import entries as limits
+from furymesh.sync import receiving, transfer_lock
 from furymesh.sync import server as server_module
 from furymesh.sync.events import (
     Begun,
     Came,
     ClientEvent,
+    Comparing,
     Found,
     Gone,
     Lost,
@@ -38,12 +46,13 @@ from furymesh.sync.events import (
     Report,
     Synced,
 )
+from furymesh.sync.holdings import Holdings
 from furymesh.sync.names import LOCK_NAME
 from furymesh.wire import messages as m
 from furymesh.wire.exchange import SYNC, Exchange
 from furymesh.wire.sync_codec import DIGEST_SIZE
 from tests.hostile.attacker import listening, new_identity
-from tests.unit.sync.lab import RATE, Lab, announced, contents, tree
+from tests.unit.sync.lab import RATE, TIMEOUT, Lab, announced, contents, tree
 from tests.waiting import until
 
 MIB = 1024 * 1024
@@ -132,6 +141,54 @@ async def test_what_is_renamed_or_copied_is_copied_there(lab: Lab, source: Path)
     assert report.bytes_sent == 0
     assert (report.files, report.copied, report.removed) == (0, 1, 1)
     assert contents(lab.archive / "laptop") == contents(source)
+
+
+async def test_empty_folders_travel_and_go_in_a_mirror(lab: Lab, source: Path) -> None:
+    def folders(root: Path) -> set[str]:
+        return {
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_dir() and not path.relative_to(root).as_posix().startswith(".furymesh-")
+        }
+
+    for name in ("empty/in/empty", "other", "file-later", "emptied", "kept"):
+        (source / name).mkdir(parents=True)
+    (source / "emptied" / "file").write_bytes(b"only one")
+    there = lab.archive / "laptop"
+    async with lab.server() as server:
+        report = await lab.push(server, source)
+        files = len(contents(source))
+        assert report.files + report.skipped == files
+        assert folders(there) == folders(source)
+        again = await lab.push(server, source)
+        assert counts(again) == (0, files, 0, 0, 0)
+        (source / "empty/in/empty").rmdir()
+        (source / "other").rmdir()
+        (source / "file-later").rmdir()
+        (source / "file-later").write_bytes(b"a file now")
+        (source / "emptied" / "file").unlink()
+        (source / "kept").rmdir()
+        report = await lab.push(server, source, mirror=True, excludes=("kept/",))
+        assert (report.files, report.removed, report.failed_count) == (1, 1, 0)
+        assert folders(there) == folders(source) | {"kept"}
+        assert contents(there) == contents(source)
+        # What the client lists is gone, and what is a file there is in the way.
+        (there / "emptied").rmdir()
+        (there / "emptied").write_bytes(b"")
+        report = await lab.push(server, source)
+        assert (report.failed_count, report.failed[0][0]) == (1, "emptied/")
+        assert "is a file on the server" in report.failed[0][1]
+
+
+@pytest.mark.parametrize("path", ["/", "../up/", "a//", ".furymesh-trash/", "/etc/", "a/../b/"])
+async def test_folders_that_lead_elsewhere_are_refused(lab: Lab, path: str) -> None:
+    async with lab.server() as server, lab.raw(server) as link:
+        await link.begin("laptop")
+        await link.say(announced((path, 0)))
+        assert isinstance(await link.hear(), m.ArchiveFailed)
+        assert await link.hear() == m.ArchiveTasks()
+        assert await link.hear() == m.NextSync(RATE)
+    assert not [path for path in (lab.archive / "laptop").rglob("*") if path.is_dir()]
 
 
 async def test_what_is_excluded_stays_at_home(lab: Lab, source: Path) -> None:
@@ -307,6 +364,21 @@ async def test_an_interrupted_file_goes_on_at_its_offset(lab: Lab, tmp_path: Pat
     assert report.bytes_sent <= 16 * MIB - arrived
     assert contents(lab.archive / "laptop") == contents(source)
     assert server.of(Planned)[-1].text == "Resuming 0 completed, 1 partial, 0 fresh files"
+
+
+async def test_more_large_files_than_a_lock_holds_arrive_all_the_same(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "MAX_LOCKED", 1)
+    monkeypatch.setattr(transfer_lock, "MAX_FILES", 1)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        (source / f"{number}").write_bytes(os.urandom(MIB))
+    async with lab.server() as server:
+        report = await lab.push(server, source)
+    assert (report.files, report.failed_count) == (3, 0)
+    assert contents(lab.archive / "laptop") == contents(source)
 
 
 async def test_a_client_goes_on_by_itself_when_its_server_is_back(lab: Lab, source: Path) -> None:
@@ -501,17 +573,50 @@ async def test_who_says_nothing_in_its_session_loses_it(
     assert report.failed_count == 0
 
 
-async def test_who_only_gives_signs_loses_it_later(
+async def test_who_only_gives_signs_loses_it_once_somebody_waits(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "HASHING_SECONDS", 0.2)
-    async with lab.server() as server, lab.raw(server, "lazy") as lazy:
+    async with lab.server() as server, lab.raw(server) as lazy, lab.raw(server, "other") as other:
         await lazy.begin("lazy")
-        heard: m.Message = m.ArchiveTasks()
-        while heard == m.ArchiveTasks():
+
+        async def sign() -> m.Message:
             await lazy.say(announced(last=False))
-            heard = await lazy.hear()
-    assert heard == m.Goodbye(m.Reason.IDLE, "nothing was said for too long")
+            return await lazy.hear()
+
+        begun = trio.current_time()
+        while trio.current_time() - begun < 0.5:
+            assert await sign() == m.ArchiveTasks()
+        await other.say(m.Identify("other"))
+        assert await other.hear() == m.Busy(1)
+        while (heard := await sign()) == m.ArchiveTasks():
+            pass
+        assert heard == m.Goodbye(m.Reason.IDLE, "nothing was said for too long")
+        assert await other.hear() == m.Ready()
+
+
+async def test_a_client_that_waits_for_its_server_to_hash_says_so(
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(client_module, "COMPARING_SECONDS", 0.05)
+    hash_held, said = Holdings.hash, threading.Event()
+
+    def hash_slowly(held: Holdings, paths: list[str], *rest: Any) -> None:
+        said.wait(TIMEOUT)
+        hash_held(held, paths, *rest)
+
+    shutil.copytree(source, lab.archive / "laptop")  # by somebody else: nobody knows the hashes
+    monkeypatch.setattr(Holdings, "hash", hash_slowly)
+
+    def look(event: ClientEvent) -> None:
+        if isinstance(event, Comparing) and event.files:
+            said.set()
+
+    async with lab.server() as server:
+        report = await lab.push(server, source, on_event=look)
+    assert said.is_set()
+    assert report.bytes_sent == 0
 
 
 # --- who misbehaves ---------------------------------------------------------------------
@@ -564,6 +669,64 @@ async def test_wrong_bytes_are_asked_for_again_and_then_given_up(lab: Lab) -> No
     (failed,) = [message for message in heard if isinstance(message, m.ArchiveFailed)]
     assert "SHA-256" in failed.detail
     assert contents(lab.archive / "laptop") == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [("MAX_FILES", 3), ("MAX_NAMES", 3 * sys.getsizeof("f0"))]
+)
+async def test_more_files_than_a_server_keeps_of_one_client_are_refused(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    monkeypatch.setattr(limits, limit, most)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(5):
+        (source / f"f{number}").write_bytes(b"%d" % number)
+    folder = lab.archive / "laptop"
+    async with lab.server() as server:
+        report = await lab.push(server, source)
+        assert (report.files, report.failed_count) == (3, 2)
+        assert "takes no more files" in report.failed[0][1]
+        # What is there is kept in step, and what goes makes room.
+        (source / "f0").write_bytes(b"changed")
+        (source / "f1").unlink()
+        report = await lab.push(server, source, mirror=True)
+        assert (report.files, report.removed, report.failed_count) == (1, 1, 2)
+        report = await lab.push(server, source)
+        assert (report.files, report.failed_count) == (1, 1)
+        (folder / "by").write_bytes(b"somebody else")
+        with pytest.raises(PeerError, match="remove some there"):
+            await lab.push(server, source)
+
+
+async def test_of_folders_too_the_names_take_room(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_NAMES", 1500)
+    async with lab.server() as server, lab.raw(server) as link:
+        await link.begin("laptop")
+        await link.say(announced(("/".join("abcdefghijklmnopqrstuvwxyz"), 0), ("x", 0)))
+        failed = await link.hear()
+        assert isinstance(failed, m.ArchiveFailed)
+        assert failed.file == 0
+        assert "takes no more files" in failed.detail
+
+
+async def test_of_a_file_announced_again_and_again_the_last_number_counts(lab: Lab) -> None:
+    async with lab.server() as server, lab.raw(server) as link:
+        await link.begin("laptop")
+        for number in range(9):
+            await link.say(announced(("a", 4), last=number == 8))
+            assert await link.hear() == m.ArchiveTasks((number,), (0,))
+        for number, content in ((0, b"old!"), (8, b"new!")):
+            digest = hashlib.sha256(content).digest()
+            await link.say(m.ArchiveData((number,), (0,), (4,), digest, 4), content)
+        await link.say(m.ArchiveSkip(tuple(range(8))))
+        while (heard := await link.hear()) != m.NextSync(RATE):
+            assert isinstance(heard, m.ArchiveWritten)
+        await until(lambda: bool(server.of(Synced)))
+    assert (lab.archive / "laptop" / "a").read_bytes() == b"new!"
+    assert [(event.stored, event.received) for event in server.of(Synced)] == [(1, 4)]
 
 
 async def test_a_node_that_serves_no_folders_is_told_from_a_server(lab: Lab, source: Path) -> None:

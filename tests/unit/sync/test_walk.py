@@ -51,6 +51,7 @@ def test_every_file_in_a_fixed_order_with_its_facts(tmp_path: Path) -> None:
     look = Look(tmp_path)
     assert look.paths == [".hidden", "b", "é", "a/z", "a/b/c", "a/b/d", "c/x"]
     assert look.directories == ["a", "a/b", "c", "empty", "empty/inner"]
+    assert look.walk.empty == ["empty/inner/"]
     assert look.found[3] == Found("a/z", Facts.of((tmp_path / "a/z").stat()), 0o750)
     assert look.walk.complete
     assert look.lines == []
