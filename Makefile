@@ -5,8 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PURE := tests/unit/core tests/unit/wire
-# Tests that time real processes follow each other; the others share the processors.
-TIMED := tests/e2e tests/faults tests/hostile tests/netns
+# What measures rates or times of real processes runs alone. The rest shares the processors:
+# tests that wait beside tests that compute, so that neither lets the machine stand idle.
+TIMED := tests/e2e/test_limits.py tests/hostile/test_floods.py \
+  $(patsubst %,tests/netns/test_%.py,conditions lab lan mirrors nat relay)
 
 .PHONY: demo test coverage lint bench torture fuzz mutants proto lock clean
 
@@ -21,7 +23,8 @@ demo: $(READY)  ## real nodes on loopback: share, swarm, kill -9, resume, verify
 	$(BIN)/furymesh demo
 
 test: $(READY) lint coverage  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 8 $(foreach path,$(PURE) $(TIMED),--ignore=$(path))
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 8 --dist worksteal \
+	  $(addprefix --ignore=,$(PURE) $(TIMED))
 	$(BIN)/python -m pytest -q -m "not slow" $(TIMED)
 
 coverage: $(READY)  ## the tests of the core and the wire, which must take every branch there

@@ -6,7 +6,6 @@ Processes are ended by their own process id, and every wait has a deadline.
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import io
 import json
@@ -16,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import trio
 
@@ -55,6 +54,15 @@ class Done:
     events: list[Any]
     out: str
     err: str
+
+    @classmethod
+    def saying(cls, code: int, out: str, err: str) -> Self:
+        """What was said, and the events among it."""
+        events = []
+        for line in out.splitlines():
+            with suppress(ValueError):
+                events.append(json.loads(line))
+        return cls(code, events, out, err)
 
     @property
     def last(self) -> Event:
@@ -163,14 +171,9 @@ class Process:
                 last = self._lines[-10:]
             raise AssertionError(f"not done in {timeout:g} s: {last} {self.err}") from None
         self._reader.join(timeout)
-        out = self.out
-        events = []
-        for line in out.splitlines():
-            with suppress(ValueError):
-                events.append(json.loads(line))
         err = self.err
         assert "Traceback" not in err, err
-        return Done(code, events, out, err)
+        return Done.saying(code, self.out, err)
 
     def stop(self) -> Done:
         """SIGTERM, and wait for the end."""
@@ -276,17 +279,13 @@ class Mesh:
 
     # --- what most tests do -----------------------------------------------------------
 
-    def run_all(self, commands: Sequence[tuple[Path | str, str, Sequence[object]]]) -> list[Done]:
-        """Run several commands, (home, command, arguments), at the same time."""
-        running = [self.start(home, command, *rest) for home, command, rest in commands]
-        return [process.done() for process in running]
-
     def call(self, home: Path | str, command: str, *arguments: object) -> Done:
-        """Run a command that ends at once without the cost of a process."""
+        """Run a command that ends at once without the cost of a process: half a second of work."""
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*command.split(), *self._places(home), *map(str, arguments)])
-        return Done(code, [], out.getvalue(), err.getvalue())
+        words = [*command.split(), *self._places(home), *map(str, arguments)]
+        with redirect_stdout(out), redirect_stderr(err), chdir(self.files(home)):
+            code = main(words)
+        return Done.saying(code, out.getvalue(), err.getvalue())
 
     def share(self, home: Path | str, path: Path, **options: Any) -> Shared:
         """Share a path, without the cost of a process; `options` as for `furymesh.share`."""

@@ -70,7 +70,7 @@ def test_liars_are_survived(mesh: Mesh, seed: Seed, honest: Honest, kind: type[S
     assert [peer["node_id"] for peer in complete["peers"]] == [honest.node.node_id]
     assert complete["bytes_wasted"] <= 2 * LIARS * CHUNK
     assert honest.node.node_id[:12] not in user.err, "the honest peer was blamed"
-    assert took < 10.0, "liars held the download up"
+    assert took < 20.0, "liars held the download up"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stalls"])

@@ -62,16 +62,14 @@ def test_sizes_around_chunk_boundaries(mesh: Mesh) -> None:
     sizes = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1, 3 * CHUNK, 3 * CHUNK + 1)
     sources = [write_blob(mesh.root / f"{size}.bin", size, seed=size + 10) for size in sizes]
     sources[1].chmod(0o755)
-    done = mesh.run("origin", "share", *sources, "--chunk-size", CHUNK, "--json")
+    done = mesh.call("origin", "share", *sources, "--chunk-size", CHUNK, "--json")
     assert done.code == 0, done.err
     node = mesh.node("origin")
     home = mesh.home("user")
     taker = mesh.node(home)
-    orders = [
-        (home, "get", [shared["link"], "--detach", "--peer", node.address])
-        for shared in done.events
-    ]
-    assert all(order.code == 0 for order in mesh.run_all(orders))
+    for shared in done.events:
+        order = ("get", shared["link"], "--detach", "--peer", node.address)
+        assert mesh.call(home, *order).code == 0
     for source, shared in zip(sources, done.events, strict=True):
         taker.process.expect_err(f"finished {mesh.files(home) / source.name}\n")
         assert same(mesh.files(home) / source.name, source)
@@ -135,7 +133,7 @@ def test_verify_names_the_bad_chunks(mesh: Mesh, seed: Seed) -> None:
     with path.open("r+b") as file:
         file.seek(3 * CHUNK + 1)
         file.write(b"?!?!")
-    done = mesh.run("user", "verify", path, seed.file_id, "--json")
+    done = mesh.call("user", "verify", path, seed.file_id, "--json")
     assert done.code == 4
     assert done.events[0]["bad"] == [3]
 
@@ -146,7 +144,7 @@ def test_verify_names_the_bad_chunks(mesh: Mesh, seed: Seed) -> None:
 def test_wrong_key_is_told_at_once(mesh: Mesh, seed: Seed) -> None:
     link, _, key = str(seed.sealed["link"]).partition("key=")
     wrong = f"{link}key={'B' if key[0] == 'A' else 'A'}{key[1:]}"
-    line = mesh.run("user", "get", wrong, "--peer", seed.address).complaint(4)
+    line = mesh.call("user", "get", wrong, "--peer", seed.address).complaint(4)
     assert "key" in line
     assert wrong.partition("key=")[2] not in line
     assert not os.listdir(mesh.files("user"))

@@ -28,7 +28,7 @@ def test_many_downloads_at_once_stay_in_bounded_memory(mesh: Mesh, tmp_path: Pat
     user = mesh.home("user")
     node = mesh.node(user, "--max-download", "80M")  # so that all of them run at once
     for link in links:
-        assert mesh.run(user, "get", link, "--detach", *flags).code == 0
+        assert mesh.call(user, "get", link, "--detach", *flags).code == 0
     for path in paths:
         result = mesh.files(user) / path.name
         node.process.expect_err(f"finished {result}")

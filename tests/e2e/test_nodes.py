@@ -19,11 +19,11 @@ from tests.waiting import block_until
 def test_new_share_is_served_at_once_and_withdrawn_at_once(mesh: Mesh) -> None:
     node = mesh.node("origin")
     source = write_blob(mesh.root / "later.bin", 3 * CHUNK)
-    shared = mesh.run("origin", "share", source, "--json").last
+    shared = mesh.call("origin", "share", source, "--json").last
     assert shared["served"] is True
     complete = mesh.get("user", shared["link"], peers=[node.address])
     assert same(Path(complete["path"]), source)
-    assert mesh.run("origin", "unshare", shared["file_id"][:10]).code == 0
+    assert mesh.call("origin", "unshare", shared["file_id"][:10]).code == 0
     done = mesh.start_get("other", shared["link"], "--timeout", 1, peers=[node.address]).done()
     assert done.code == 3
 
@@ -71,11 +71,11 @@ def test_stops_at_once_while_it_is_busy(mesh: Mesh, seed: Seed) -> None:
 def test_detached_download_survives_restarts(mesh: Mesh, seed: Seed) -> None:
     home = mesh.home("home")
     node = mesh.node(home, "--max-download", "1M")
-    done = mesh.run(home, "get", seed.link, "--detach", "--json", "--peer", seed.address)
+    done = mesh.call(home, "get", seed.link, "--detach", "--json", "--peer", seed.address)
     assert done.last == {"event": "detached", "file_id": seed.file_id}
 
     def progress() -> int:
-        listed = mesh.run(home, "list-resume", "--json").events[0]
+        listed = mesh.call(home, "list-resume", "--json").events[0]
         return int(listed[0]["chunks_done"]) if listed else 0
 
     block_until(lambda: progress() >= 20, timeout=20)
@@ -106,7 +106,7 @@ def test_pinned_identity(mesh: Mesh, seed: Seed) -> None:
 def test_allow_list(mesh: Mesh) -> None:
     source = write_blob(mesh.root / "a.bin", CHUNK)
     link = mesh.share("origin", source).link.text
-    friend = mesh.run("friend", "id", "--json").last["node_id"]
+    friend = mesh.call("friend", "id", "--json").last["node_id"]
     node = mesh.node("origin", "--allow", friend)
     stranger = mesh.start_get("stranger", link, "--timeout", 1, peers=[node.address]).done()
     assert stranger.code == 3

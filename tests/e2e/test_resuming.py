@@ -133,9 +133,9 @@ def test_damaged_resume_data_costs_hashing_only(
 def test_damaged_resume_data_is_named(mesh: Mesh, seed: Seed, half: int) -> None:
     path = resume_data(mesh.home("user")).path
     path.write_bytes(b"rubbish")
-    assert "furymesh get" in mesh.run("user", "resume", "--file-id", seed.file_id).complaint(1)
-    assert mesh.run("user", "list-resume").code == 0
-    assert mesh.run("user", "clean-resume", "--all", "--yes").code == 0
+    assert "furymesh get" in mesh.call("user", "resume", "--file-id", seed.file_id).complaint(1)
+    assert mesh.call("user", "list-resume").code == 0
+    assert mesh.call("user", "clean-resume", "--all", "--yes").code == 0
     assert not path.exists()
 
 
@@ -191,7 +191,7 @@ def test_encrypted_share_keeps_its_key_to_itself(mesh: Mesh, seed: Seed) -> None
     for path in (mesh.home("user") / "resume").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE((mesh.home("user") / "resume").stat().st_mode) == 0o700
-    shown = mesh.run("user", "show-resume", "--file-id", seed.sealed["file_id"])
+    shown = mesh.call("user", "show-resume", "--file-id", seed.sealed["file_id"])
     assert shown.code == 0
     assert key not in shown.out + shown.err
     process = mesh.start_resume("user", str(seed.sealed["file_id"]))
@@ -222,7 +222,7 @@ def test_second_process_on_a_download_names_the_first(mesh: Mesh, seed: Seed) ->
     alone = time.monotonic()
     mesh.run("user", "id")
     # At once, apart from what it takes to start a process.
-    assert took < 1.0 + (time.monotonic() - alone)
+    assert took < 3.0 + (time.monotonic() - alone)
     assert mesh.run("user", "clean-resume", "--all", "--yes").complaint(5)
     first.kill()
     # A dead holder holds nobody up.
@@ -234,4 +234,4 @@ def test_clean_resume_removes_the_part_too(mesh: Mesh, seed: Seed, half: int) ->
     assert done.code == 0
     assert not os.listdir(mesh.files("user"))
     assert not list((mesh.home("user") / "resume").iterdir())
-    assert mesh.run("user", "resume", "--file-id", seed.file_id).complaint(1)
+    assert mesh.call("user", "resume", "--file-id", seed.file_id).complaint(1)

@@ -13,7 +13,7 @@ from tests.e2e.parts import keep_part
 
 def test_three_nodes_with_a_third_each_make_one_whole(mesh: Mesh, seed: Seed) -> None:
     file_id = parse_file_id(seed.file_id)
-    fourth = mesh.run("fourth", "id", "--json").last["node_id"]
+    fourth = mesh.call("fourth", "id", "--json").last["node_id"]
     thirds = {}
     for number in range(3):
         home = mesh.home(f"third{number}")
@@ -28,7 +28,7 @@ def test_three_nodes_with_a_third_each_make_one_whole(mesh: Mesh, seed: Seed) ->
         )
         # They talk to the fourth only, so that none can pass on what another holds.
         node = mesh.node(home, "--allow", fourth)
-        done = mesh.run(home, "get", seed.link, "--detach", "--output", "copy.bin")
+        done = mesh.call(home, "get", seed.link, "--detach", "--output", "copy.bin")
         assert done.code == 0, done.err
         thirds[node.node_id] = (node.address, len(chunks))
 
@@ -84,7 +84,7 @@ def test_a_downloader_serves_what_it_has(mesh: Mesh, seed: Seed) -> None:
     """The only source of the second is the first, while the first still downloads."""
     home = mesh.home("middle")
     middle = mesh.node(home, "--max-download", "1M")
-    done = mesh.run(home, "get", seed.link, "--detach", "--peer", seed.address, "--output", "a")
+    done = mesh.call(home, "get", seed.link, "--detach", "--peer", seed.address, "--output", "a")
     assert done.code == 0, done.err
     complete = mesh.get("last", seed.link, "--output", "b", peers=[middle.address])
     assert same(Path(complete["path"]), seed.source)
@@ -97,7 +97,7 @@ def test_several_downloads_share_one_link(mesh: Mesh, seed: Seed) -> None:
     home = mesh.home("both")
     node = mesh.node(home)
     for link, name in ((seed.link, "one"), (seed.sealed["link"], "two")):
-        done = mesh.run(home, "get", link, "--detach", "--peer", seed.address, "--output", name)
+        done = mesh.call(home, "get", link, "--detach", "--peer", seed.address, "--output", name)
         assert done.code == 0, done.err
     for name in ("one", "two"):
         node.process.expect_err(f"finished {mesh.files(home) / name}")
@@ -107,7 +107,7 @@ def test_several_downloads_share_one_link(mesh: Mesh, seed: Seed) -> None:
 def test_seed_of_a_finished_download_serves_it(mesh: Mesh, seed: Seed) -> None:
     first = mesh.start_get("first", seed.link, "--seed", "--output", "a", peers=[seed.address])
     first.expect("complete")
-    listed = mesh.run("first", "list", "--json")
+    listed = mesh.call("first", "list", "--json")
     assert listed.last["file_id"] == seed.file_id
     assert first.stop().code == 0
     # What was downloaded stays shared: a node serves it from then on.

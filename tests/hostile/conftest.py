@@ -78,7 +78,7 @@ def scene(mesh: Mesh, target: Target) -> Scene:
     shared = mesh.share("slow", other, chunk_size=CHUNK)
     slow = mesh.node("slow", "--max-upload", "30k")
     link = shared.link.text
-    handed = mesh.run("target", "get", link, "--detach", "--peer", slow.address)
+    handed = mesh.call("target", "get", link, "--detach", "--peer", slow.address)
     assert handed.code == 0, handed.err
     block_until(lambda: list(mesh.files("target").glob("*.part")))
     return Scene(target.address, target.file_id, shared.file_id)

@@ -164,7 +164,7 @@ def test_honest_peer_is_not_blamed_for_what_a_banned_one_still_sends(mesh: Mesh)
         chunks=mask_of(range(CHUNKS // 2)),  # what poisoners ask for and do not take
     )
     node = mesh.node(user)
-    assert mesh.run(user, "get", shared.link.text, "--detach", "--output", result).code == 0
+    assert mesh.call(user, "get", shared.link.text, "--detach", "--output", result).code == 0
     poisoners = trio.run(
         swarm, Address.parse(node.address), shared.file_id, content, lambda: node.process.err
     )

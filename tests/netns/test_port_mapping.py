@@ -105,7 +105,7 @@ def test_a_node_behind_a_router_is_reached_directly_until_it_ends(
     link = mesh.share("seed", source).link.text
     node = place.node()
     node.expect_err(f"this node is reached at {place.public_address}", MAPPED_SECONDS)
-    assert place.public_address in mesh.run("seed", "id", "--json").last["addresses"]
+    assert place.public_address in mesh.call("seed", "id", "--json").last["addresses"]
     get = ("get", link, "--json", "--peer", place.public_address)
     complete = finished(mesh.start("user", *get, on=place.outside), PATIENCE)
     assert same(Path(complete["path"]), source)
@@ -131,7 +131,7 @@ def test_a_router_that_lies_and_goes_mute_is_not_believed_and_holds_up_nobody(
         node = place.node()
         igd.expect("AddPortMapping", timeout=MAPPED_SECONDS)
         node.expect_err("the router ", MAPPED_SECONDS)
-        named = f"{external}:{PORT}" in place.mesh.run("seed", "id", "--json").out
+        named = f"{external}:{PORT}" in place.mesh.call("seed", "id", "--json").out
         assert named is external.startswith(NETWORK)
         begun = time.monotonic()
         assert node.stop().code == 0

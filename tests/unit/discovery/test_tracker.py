@@ -243,7 +243,7 @@ async def test_the_end_waits_only_so_long_for_a_tracker(
             tracker.packet_reply = lambda packet: None
             tracker.serve_http = hang  # type: ignore[method-assign]
             start = trio.current_time()
-        assert 0.25 < trio.current_time() - start < 1.5
+        assert 0.25 < trio.current_time() - start < 3
 
 
 async def hang(stream: trio.abc.Stream, ip: str) -> None:
