@@ -50,7 +50,8 @@ def command(
             say("No unfinished downloads.")
         return
     what = plural(len(file_ids), "unfinished download")
-    if not yes and can_ask() and not agreed(f"Remove {what} and the partial files?"):
+    files = "its partial file" if len(file_ids) == 1 else "their partial files"
+    if not yes and can_ask() and not agreed(f"Remove {what} and {files}?"):
         note("Nothing was removed.")
         raise typer.Exit(1)
     _clean_all(file_ids, settled, json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import typer
 
 from furymesh.cli.options import ConfigFile, DataDir, places, settings
@@ -27,6 +29,8 @@ def command(
     """
     from furymesh.cli.demo import run_demo
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     settled = settings(context, config, data_dir)
     _, named = places(context, config, data_dir)
     raise typer.Exit(run_demo(None if named is None else settled.data_dir))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import typer
 
 from furymesh.cli.options import ConfigFile, DataDir, Json, settings
+from furymesh.cli.output import width
 
 if TYPE_CHECKING:
     from furymesh.node.doctor import Finding
@@ -47,7 +50,7 @@ def command(
 
     run_job(work)
     if problems:
-        raise EnvironmentFault(f"{plural(problems, 'problem')} found: see what is said of each")
+        raise EnvironmentFault(f"{plural(problems, 'problem')} found: see above")
 
 
 def _record(finding: Finding) -> dict[str, object]:
@@ -60,5 +63,12 @@ def _record(finding: Finding) -> dict[str, object]:
 
 
 def _line(finding: Finding) -> str:
-    line = f"{finding.verdict:8} {finding.what}: {finding.text}"
-    return f"{line}\n{'':8} → {finding.advice}" if finding.advice else line
+    """The finding, and below it the advice, each filled to the width of the terminal."""
+    texts = [(f"{finding.verdict:8} {finding.what}: {finding.text}", 9)]
+    if finding.advice:
+        texts.append((f"{'':8} → {finding.advice}", 11))
+    columns = width()
+    if columns is None:
+        return "\n".join(text for text, _ in texts)
+    filled = partial(fill, width=columns, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(filled(text, subsequent_indent=" " * indent) for text, indent in texts)

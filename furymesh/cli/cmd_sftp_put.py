@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -50,6 +51,7 @@ def command(
     interrupted goes on where it was. The server's host key must be known.
     """
     from furymesh.cli.output import failures_as_json
+    from furymesh.core.errors import NotFoundError
     from furymesh.core.paths import shown
     from furymesh.sftp.url import parse
 
@@ -57,6 +59,8 @@ def command(
         settings(context, config, data_dir)
         server = parse(url)
         target = remote_target(server, local)
+        if not os.path.lexists(local):  # before anybody is asked for a passphrase
+            raise NotFoundError(f"there is no file or folder at {shown(local)}")
         run_transfer(
             server,
             Choices(atomic, resume, verify, jobs, identity_file, ssh_config, json),

@@ -30,6 +30,7 @@ furymesh share big.iso --hash sha256 --chunk-size 4MiB --json
 furymesh share big.iso --mirror https://www.example.org/big.iso
 furymesh share https://www.example.org/big.iso     # read once, not kept
 """
+LABEL = 24  # characters of a name beside the bar; the rest of the line is for the figures
 
 
 def command(
@@ -89,6 +90,7 @@ def command(
     what no peer has; the file behind an https, http or sftp URL stays there, and
     its server is the first mirror.
     """
+    from furymesh.cli.output import say
     from furymesh.cli.passphrase import passphrase_for
     from furymesh.core.errors import UsageError
     from furymesh.core.hashing import HashAlgorithm
@@ -108,6 +110,7 @@ def command(
         raise UsageError("--mirror and --manifest-out fit one path only: share them one by one")
     settled = settings(context, config, data_dir)
     sealed = settled.encryption.encrypt_by_default if encrypt is None else encrypt
+    served: dict[str, None] = {}  # said once, of how many paths it may be so
     share = partial(
         face.share,
         config=settled,
@@ -122,7 +125,11 @@ def command(
         passphrase=passphrase_for(settled) if sealed else None,
     )
     for path in paths:
-        _print(_share(partial(share, path), f"Hashing {_label(path)}", json), json)
+        shared = _share(partial(share, path), f"Hashing {_label(path)}", json)
+        _print(shared, json)
+        served[_served(shared)] = None
+    if not json:
+        say("\n".join(served))
 
 
 def _share(share: Callable[..., Awaitable[Shared]], activity: str, json: bool) -> Shared:
@@ -138,17 +145,19 @@ def _share(share: Callable[..., Awaitable[Shared]], activity: str, json: bool) -
 
 
 def _label(path: str) -> str:
-    """The name of what is hashed; the query of a URL may be a secret."""
-    return Path(path.partition("?")[0] if "://" in path else path).name or "it"
+    """The name of what is hashed, short beside a bar; the query of a URL may be a secret."""
+    from furymesh.cli.output import shorten
+
+    name = Path(path.partition("?")[0] if "://" in path else path).name
+    return shorten(name, LABEL) or "it"
 
 
 def _print(shared: Shared, json: bool) -> None:
-    from furymesh.cli.output import note, plural, say, say_json
+    from furymesh.cli.output import left_out, plural, say, say_json
     from furymesh.core.paths import shown
     from furymesh.core.units import format_size
 
-    for skipped in shared.skipped:
-        note(f"Left out: {shown(skipped)}")
+    left_out(shared.skipped)
     if json:
         say_json(
             {
@@ -175,12 +184,17 @@ def _print(shared: Shared, json: bool) -> None:
     say(f"Link: {shared.link.text}")
     if shared.encrypted:
         say("Encrypted: the link contains the key; whoever has it can read the content.")
+
+
+def _served(shared: Shared) -> str:
+    """Who serves it now, or how that comes about."""
     if shared.served and shared.path is None:
-        say("The running node brings its downloaders together now; the bytes stay on the server.")
-    elif shared.served:
-        say("The running node serves it now.")
-    elif shared.path is None:
-        say("Nobody has its manifest yet: run `furymesh node`, or put what --manifest-out writes")
-        say("beside the file on the server, under the file's name and .furymesh.")
-    else:
-        say("Nobody serves it yet: run `furymesh node`.")
+        return "The running node brings its downloaders together now; the bytes stay on the server."
+    if shared.served:
+        return "Served by the running node now."
+    if shared.path is None:
+        return (
+            "Nobody has its manifest yet: run `furymesh node`, or put what --manifest-out writes\n"
+            "beside the file on the server, under the file's name and .furymesh."
+        )
+    return "Not served yet: run `furymesh node`."

@@ -89,9 +89,13 @@ def _print(verified: Verified, json: bool) -> None:
                 say(line)
             if verified.bad:
                 say(f"Bad chunks: {', '.join(ranges(verified.bad))}")
+        wrong = []
+        if verified.bad:
+            wrong.append(f"{plural(len(verified.bad), 'bad chunk')} of {total:,}")
+        if verified.misfits:
+            wrong.append(plural(len(verified.misfits), "misfit"))
         raise VerificationError(
-            f"{name} is not what it should be: {len(verified.bad)} of {plural(total, 'chunk')}"
-            f" and {plural(len(verified.misfits), 'other thing')} differ;"
+            f"{name} is not what it should be: {', '.join(wrong)};"
             " fetch it again with `furymesh get`"
         )
     if not json:

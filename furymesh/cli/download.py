@@ -87,7 +87,7 @@ def parse_target(text: str, config: Config) -> Link:
             return Link(find_resume(stripped, config))
         except NotFoundError as error:
             raise NotFoundError(
-                f"{error}: to begin one give its link, or all {2 * ID_SIZE} digits of its id"
+                f"{error}; to begin one give its link, or all {2 * ID_SIZE} digits of its id"
             ) from None
     return Link.parse(text)
 

@@ -91,6 +91,7 @@ async def _watch_signals(job: Job, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         async with trio.open_nursery() as nursery:
             async for _ in signals:
+                output.clear_line()
                 if first is None:
                     first = trio.current_time()
                     job.interrupt()
@@ -108,6 +109,6 @@ async def _explain() -> None:
 
 def _leave_at_once() -> None:
     if output.is_terminal(sys.stderr):
-        sys.stderr.write(f"\r{SHOW_CURSOR}")
+        sys.stderr.write(SHOW_CURSOR)
         sys.stderr.flush()
     os._exit(INTERRUPTED)

@@ -67,7 +67,7 @@ def _report(error: BaseException) -> int:
     import typer
 
     from furymesh.cli.exits import FAILED, USAGE, exit_code, main_cause, reason
-    from furymesh.cli.output import complain, note
+    from furymesh.cli.output import clear_line, complain, note
 
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
@@ -86,6 +86,8 @@ def _report(error: BaseException) -> int:
         from furymesh.core.secrets import redacted
 
         note(redacted("".join(traceback.format_exception(error)).rstrip()))
+    if isinstance(cause, KeyboardInterrupt):
+        clear_line()
     complain(reason(cause))
     return exit_code(cause)
 
@@ -102,7 +104,8 @@ def _usage_line(error: typer.TyperException) -> str:
         if close:
             text += f"; did you mean {' or '.join(close)}?"
     text = text[:1].lower() + text[1:]
-    text = text.replace(": Input should", ": it should").replace(". Did you", "; did you")
+    text = text.partition(", unable to parse")[0].replace(": Input should", ": it should")
+    text = text.replace(". Did you", "; did you")
     return f"{text}{' ' if text.endswith('?') else '; '}see `{path} --help`"
 
 
@@ -120,4 +123,15 @@ def _command(arguments: list[str]) -> Any:
 
     from furymesh.cli.app import make_app
 
-    return get_command(make_app(arguments))
+    command = get_command(make_app(arguments))
+    _hide_types(command)
+    return command
+
+
+def _hide_types(command: Any) -> None:
+    """Of arguments in the help: "PATH <list[str]>" means nothing to who is no programmer."""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types(inner)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None

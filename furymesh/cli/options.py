@@ -68,9 +68,24 @@ NoSpaceCheck = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Tell more: every address and peer.")
 ]
+
+
+def _on_disk(output: Path | None) -> Path | None:
+    if output == Path("-"):
+        from furymesh.core.errors import UsageError
+
+        raise UsageError(
+            "--output: a download cannot go to standard output, for its chunks come in any"
+            " order; name a file"
+        )
+    return output
+
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="PATH", help="File or directory to save to."),
+    typer.Option(
+        "--output", metavar="PATH", help="File or directory to save to.", callback=_on_disk
+    ),
 ]
 FILE_ID = "File id, or its first 8 or more hex digits."
 _RESUME_ID = typer.Option(

@@ -22,7 +22,10 @@ from furymesh.core.paths import shown
 PROGRAM = "furymesh"
 MIN_WIDTH = 40  # below this nothing can be laid out; lines then wrap
 ID_LENGTHS = (64, 32, 16)  # hex digits a table may show, each good as a prefix
+SHORT_ID = 8  # where it does not fit otherwise
 MIN_CELL = 8  # characters that a shortened cell keeps at least
+NAMED = 3  # paths that one line names
+CLEAR_LINE = "\r\x1b[K"
 
 
 def say(line: str) -> None:
@@ -58,6 +61,22 @@ def note(line: str) -> None:
 def complain(line: str) -> None:
     """One line on stderr that says what went wrong."""
     note(f"{PROGRAM}: {one_line(line)}")
+
+
+def left_out(paths: Sequence[str]) -> None:
+    """One line about what is in a folder and does not travel, if there is anything."""
+    if paths:
+        more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+        named = ", ".join(map(shown, paths[:NAMED]))
+        note(f"Left out: {named}{more} (links, pipes and devices do not travel)")
+
+
+def clear_line() -> None:
+    """At a terminal: take back the line that the cursor is on, such as the echo of Ctrl-C."""
+    if is_terminal(sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(CLEAR_LINE)
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -107,7 +126,7 @@ def table(
     """A boxed table. The first column holds file ids in hex.
 
     Where `columns` is too few, ids are cut to a prefix first, then the cells of
-    the columns `shrink`, in this order, in their middle.
+    the columns `shrink`, in this order, in their middle, then the ids again.
     """
     from tabulate import tabulate
 
@@ -124,6 +143,8 @@ def table(
                 room = max(widest - excess, MIN_CELL, len(headers[column]))
                 for row in cells:
                     row[column] = shorten(row[column], room)
+        if _excess(headers, cells, columns) > 0:
+            cells = [[row[0][:SHORT_ID], *row[1:]] for row in cells]
     return tabulate(
         cells, headers=headers, tablefmt="pretty", stralign="left", disable_numparse=True
     )
@@ -139,4 +160,14 @@ def shorten(text: str, room: int) -> str:
     if len(text) <= room:
         return text
     tail = (room - 1) * 2 // 3
-    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+    gap = "…" if can_print("…") else "~"
+    return f"{text[: room - 1 - tail]}{gap}{text[len(text) - tail :]}"
+
+
+def can_print(text: str) -> bool:
+    """Whether stdout's encoding has these characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError, AttributeError):
+        return False
+    return True

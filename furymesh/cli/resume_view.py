@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from furymesh.cli.output import MIN_WIDTH, percent, plural, width
+from furymesh.cli.output import MIN_WIDTH, can_print, percent, plural, width
 from furymesh.core.bitfield import strip, to_bytes
 from furymesh.core.paths import shown
 from furymesh.core.units import format_size
@@ -123,7 +122,7 @@ def chunk_status(have: int, chunk_count: int, columns: int) -> Iterator[str]:
     lines = min(MAX_STRIP_LINES, chunk_count // room)
     density = strip(have, chunk_count, room * lines)
     shades = SHADES
-    if not _can_print(SHADES):
+    if not can_print(SHADES):
         shades = PLAIN_SHADES
         density = density.translate(str.maketrans(SHADES, PLAIN_SHADES))
     for start in range(0, room * lines, room):
@@ -133,11 +132,3 @@ def chunk_status(have: int, chunk_count: int, columns: int) -> Iterator[str]:
         f"{shades[4]} all here  {shades[3]}{shades[2]}{shades[1]} some  blank: none"
         f"  (a column is about {plural(each, 'chunk')})"
     )
-
-
-def _can_print(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError, AttributeError):
-        return False
-    return True

@@ -207,11 +207,10 @@ class _Meter:
 
 
 def _tell(result: Transferred, done: str, seconds: float, json: bool) -> None:
-    from furymesh.cli.output import note, plural, say, say_json
+    from furymesh.cli.output import left_out, note, plural, say, say_json
     from furymesh.core.units import format_duration, format_rate, format_size
 
-    for skipped in result.skipped:
-        note(f"Left out: {shown(skipped)}")
+    left_out(result.skipped)
     for text in result.notes:
         note(f"Note: {text}")
     if json:

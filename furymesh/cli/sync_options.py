@@ -30,5 +30,5 @@ def missing(option: str, prompt: str) -> str:
     # Where the question is not seen, nobody knows that an answer is waited for.
     answer = ask(prompt) if can_ask() and sys.stderr.isatty() else ""
     if not answer:
-        raise UsageError(f"missing option '{option}'; see `furymesh sync --help`")
+        raise UsageError(f"missing option '{option}': give it, or run this at a terminal")
     return answer

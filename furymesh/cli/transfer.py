@@ -95,8 +95,7 @@ class TransferView:
                 f" ({percent(done, total)}%)"
             )
             if done < total:
-                noun = "chunk" if total - done == 1 else "chunks"
-                say(f"Requesting remaining {total - done} {noun}...")
+                say(f"Requesting remaining {plural(total - done, 'chunk')}...")
         if self._verbose:
             self._display.line(f"Writing to {event.part}")
 

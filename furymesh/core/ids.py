@@ -43,11 +43,12 @@ def parse_file_id(text: str) -> FileId:
     return FileId(bytes.fromhex(lowered))
 
 
-def resolve_prefix(text: str, known: Iterable[FileId], *, what: str) -> FileId:
+def resolve_prefix(text: str, known: Iterable[FileId], *, what: str, listed: str) -> FileId:
     """Find the one id in `known` that starts with the hex digits of `text`.
 
-    `what` names the collection in messages ("share", "download"). A whole id
-    is looked up too. Raises UsageError, NotFoundError or AmbiguousIdError.
+    In messages `what` names the collection ("share", "download"), and `listed` the
+    command that shows it. A whole id is looked up too. Raises UsageError,
+    NotFoundError or AmbiguousIdError.
     """
     lowered = text.strip().lower()
     if not MIN_PREFIX <= len(lowered) <= 2 * ID_SIZE or not _HEX.fullmatch(lowered):
@@ -56,7 +57,7 @@ def resolve_prefix(text: str, known: Iterable[FileId], *, what: str) -> FileId:
         )
     matches = sorted({file_id for file_id in known if file_id.hex().startswith(lowered)})
     if not matches:
-        raise NotFoundError(f"no {what} has an id starting with {lowered}")
+        raise NotFoundError(f"no {what} has an id starting with {lowered}; see `{listed}`")
     if len(matches) > 1:
         shown = ", ".join(match.hex()[:16] for match in matches[:4])
         raise AmbiguousIdError(

@@ -65,7 +65,8 @@ class Address:
             raise _bad_address(text, "write host:port, [v6]:port or node-id@host:port")
         port = int(port_text) if len(port_text) <= 5 else 1 << 16
         if not (0 if any_port else 1) <= port < 1 << 16:
-            raise _bad_address(text, "a port is a number from 1 to 65535")
+            least = "0, for any free one," if any_port else "1"
+            raise _bad_address(text, f"a port is a number from {least} to 65535")
         return cls(_checked_host(host, text), port, node_id)
 
     def __str__(self) -> str:
@@ -194,10 +195,12 @@ class Link:
         try:
             file_id = parse_file_id(identity)
         except UsageError:
-            raise UsageError(
-                f"{quoted(identity)} is neither a link nor a file id: expected 64 hex digits,"
-                f" with or without {SCHEME} before them"
-            ) from None
+            what = f"{quoted(identity)} is neither a link nor a file id"
+            if identity and set(identity.lower()) <= set("0123456789abcdef"):
+                what += f", for it has {len(identity)} hex digits instead of 64: copy it again"
+            else:
+                what += f": expected 64 hex digits, with or without {SCHEME} before them"
+            raise UsageError(what) from None
         try:
             query.encode()  # an argument or a JSON string may hold lone surrogates
             fields = parse_qsl(query, keep_blank_values=True, errors="strict")

@@ -310,6 +310,10 @@ def listen(address: Address) -> list[socket.socket]:
             sock.close()
         if error.errno == errno.EADDRINUSE:
             reason = "the port is taken; choose another, or 0 for any free one"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            reason = "that is no address of this machine; 0.0.0.0 is all that it has"
+        elif error.errno == errno.EACCES:
+            reason = "the system keeps this port for itself; choose one above 1023"
         else:
             reason = error.strerror or str(error)
         raise EnvironmentFault(f"cannot listen on {address}: {reason}") from None

@@ -77,9 +77,12 @@ def read_config_file(path: Path) -> ConfigFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{shown(str(path))}{where}: {shown(error.problem or 'not valid YAML')}"
-        ) from None
+        problem = error.problem or "not valid YAML"
+        if "'\\t'" in problem:
+            problem = "a tab: indent with spaces"
+        elif isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+            problem = f"not valid YAML: {problem}"
+        raise ConfigError(f"{shown(str(path))}{where}: {shown(problem)}") from None
     except yaml.reader.ReaderError:
         raise ConfigError(f"{shown(str(path))} is not a text file: save it as UTF-8") from None
     except RecursionError:

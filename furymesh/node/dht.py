@@ -54,7 +54,7 @@ def dht_problem(config: Config) -> str | None:
         return None
     return (
         "discovery.dht.enabled is true, but libtorrent is not installed, so the DHT is not used:"
-        " run `pip install furymesh[dht]`, or take the key out"
+        " run `pip install 'furymesh[dht]'`, or take the key out"
     )
 
 

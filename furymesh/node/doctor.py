@@ -44,7 +44,7 @@ from furymesh.wire.datagrams import Discover, Service, encode_discover
 
 NETWORK_SECONDS = 6.0  # for others to answer: a bootstrap node of the DHT takes up to 5
 MULTICAST_SECONDS = 1.0  # for our own question to come back
-INSTALL = "pip install furymesh[dht]"
+INSTALL = "pip install 'furymesh[dht]'"
 # No machine on which this version runs has an earlier date.
 RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
 AHEAD_SECONDS = 3600.0  # by which a file may be newer than now: other machines write files too
@@ -164,7 +164,7 @@ def _disks(config: Config) -> Iterator[Finding]:
         except (FuryMeshError, OSError) as error:
             yield Finding(what, Verdict.PROBLEM, str(error))
             continue
-        text = f"{shown(str(path))}, {format_size(free)} free"
+        text = f"{shown(os.path.abspath(path))}, {format_size(free)} free"
         if not os.access(there, os.W_OK | os.X_OK):
             advice = f"allow it, or name another place ({_key_of(what)})"
             yield Finding(
@@ -261,7 +261,7 @@ async def _dht(config: Config) -> Finding:
             trouble = node.trouble
     except FuryMeshError as error:
         return Finding("DHT", Verdict.PROBLEM, str(error))
-    advice = "let UDP out, or name others in discovery.dht.bootstrap_nodes"
+    advice = "let UDP and DNS out, or name others in discovery.dht.bootstrap_nodes"
     return Finding("DHT", Verdict.PROBLEM, trouble or "none of its nodes answered", advice)
 
 

@@ -188,7 +188,8 @@ async def peers(config: Config | None = None, share: str | None = None) -> list[
     if share is None:
         return list(told["peers"])
     known = [FileId(bytes.fromhex(text)) for text in told["shares"]]
-    wanted = resolve_prefix(share, known, what="share or download of the running node").hex()
+    what = "share or download of the running node"
+    wanted = resolve_prefix(share, known, what=what, listed="furymesh peers").hex()
     return [peer for peer in told["peers"] if peer["file_id"] == wanted]
 
 

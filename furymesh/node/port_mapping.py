@@ -51,7 +51,7 @@ def mapping_problem(config: Config) -> str | None:
         return None
     return (
         "discovery.port_mapping is true, but libtorrent is not installed, so no router is asked:"
-        " run `pip install furymesh[dht]`, or take the key out"
+        " run `pip install 'furymesh[dht]'`, or take the key out"
     )
 
 

@@ -43,7 +43,7 @@ def find_resume(text: str, config: Config) -> FileId:
     Raises UsageError, AmbiguousIdError or NotFoundError.
     """
     known = [_file_id(item) for item in list_resume(config)]
-    return resolve_prefix(text, known, what="unfinished download")
+    return resolve_prefix(text, known, what="unfinished download", listed="furymesh list-resume")
 
 
 def show_resume(file_id: FileId, config: Config) -> Summary:

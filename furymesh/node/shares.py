@@ -193,7 +193,7 @@ async def unshare(text: str, config: Config | None = None) -> SharedItem:
     """
     config = config or load_config(None, None)
     catalog = Catalog(config.data_dir)
-    file_id = resolve_prefix(text, catalog.ids(), what="share")
+    file_id = resolve_prefix(text, catalog.ids(), what="share", listed="furymesh list")
     entry = catalog.get(file_id)
     if entry is None:
         raise NotFoundError(f"the catalog entry of {text} is damaged; remove it by hand")

@@ -90,7 +90,8 @@ async def _find_manifest(
     store = ManifestStore(config.data_dir)
     catalog = Catalog(config.data_dir)
     if len(text.strip()) < 2 * ID_SIZE:
-        link = Link(resolve_prefix(text, {*store.ids(), *catalog.ids()}, what="share"))
+        known = {*store.ids(), *catalog.ids()}
+        link = Link(resolve_prefix(text, known, what="share", listed="furymesh list"))
     else:
         link = Link.parse(text)
     entry = catalog.get(link.file_id)

@@ -91,7 +91,7 @@ class FinishedReader:
         with translating(path, "read"):
             here, folder = path.exists(), path.is_dir()
         if not here:
-            raise NotFoundError(f"there is no {shown(str(path))}")
+            raise NotFoundError(f"there is no file or folder at {shown(str(path))}")
         if folder == layout.single:
             kind = "a folder" if manifest.header.kind is Kind.FOLDER else "a file"
             raise UsageError(f"the share is {kind}, and {shown(str(path))} is not")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from furymesh.core.errors import EnvironmentFault
+from furymesh.core.errors import EnvironmentFault, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.layout import Layout
 from furymesh.core.manifest import Manifest
@@ -35,7 +35,7 @@ def final_path(
     """The path asked for, or stored, or made of the best name there is.
 
     `hint` is a peer's idea of the name; `sealed` if ciphertext will be kept.
-    Raises EnvironmentFault.
+    Raises EnvironmentFault, and UsageError for a device or a pipe: renames would replace it.
     """
     # What is asked for again may be there by now, as the folder that was just published.
     if stored is not None and (
@@ -54,6 +54,11 @@ def final_path(
     with translating(target, "look at"):
         if target.is_dir():
             target = target / name
+        elif target.exists() and not target.is_file():
+            raise UsageError(
+                f"{shown(str(target))} is neither a file nor a folder, and a download is"
+                " written to one of those: choose another --output"
+            )
     return Path(os.path.abspath(target))
 
 

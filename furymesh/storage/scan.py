@@ -145,7 +145,9 @@ def _walk(root: Path, skipped: list[str]) -> Iterator[tuple[str, os.stat_result]
     while pending:
         directory = pending.pop()
         empty = True
-        with os.scandir(root / directory) as children:
+        here = root / directory
+        # Named here, for of a large folder the name says what to do, that of the root does not.
+        with translating(here, "read"), os.scandir(here) as children:
             for child in children:
                 path = f"{directory}/{child.name}" if directory else child.name
                 if child.is_dir(follow_symlinks=False):

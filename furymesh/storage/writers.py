@@ -28,10 +28,11 @@ def proven(root: Path, layout: Layout, facts: tuple[Facts, ...]) -> tuple[Facts,
 
     Those get facts that no file ever has. Raises EnvironmentFault.
     """
-    root_fd = open_root(root.parent if layout.single else root)
+    top = root.parent if layout.single else root
+    root_fd = open_root(top)
     try:
         return tuple(
-            fact.unproven() if _has_writer(root_fd, _names(root, layout, number), root) else fact
+            fact.unproven() if _has_writer(root_fd, _names(root, layout, number), top) else fact
             for number, fact in enumerate(facts)
         )
     finally:
@@ -42,8 +43,8 @@ def _names(root: Path, layout: Layout, number: int) -> tuple[str, ...]:
     return (root.name,) if layout.single else layout.components(number)
 
 
-def _has_writer(root_fd: int, names: tuple[str, ...], root: Path) -> bool:
-    with translating(root, "read"):
+def _has_writer(root_fd: int, names: tuple[str, ...], top: Path) -> bool:
+    with translating(top.joinpath(*names), "read"):
         try:
             fd = open_beneath(root_fd, names, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +26,25 @@ def test_the_demo_does_what_it_tells_and_leaves_nothing(
     assert "film.bin is byte for byte the shared content" in told
     assert max(map(len, told.splitlines())) <= 80
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_early_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "furymesh", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as demo:
+        assert demo.stdout is not None
+        assert [demo.stdout.readline(), demo.stdout.readline()[:2]] == ["\n", "1."]
+        assert list(tmp_path.iterdir())
+        demo.send_signal(number)
+        _, err = demo.communicate(timeout=20)
+    assert demo.returncode == 130
+    assert err == "furymesh: interrupted\n"
+    assert list(tmp_path.iterdir()) == []

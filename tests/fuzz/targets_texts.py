@@ -54,7 +54,9 @@ def words(data: bytes) -> None:
     kind, _, text = text_of(data).partition("\n")
     readers: dict[str, Callable[[str], object]] = {
         "file": parse_file_id,
-        "prefix": lambda value: resolve_prefix(value, [FILE_ID, FileId(bytes(32))], what="share"),
+        "prefix": lambda value: resolve_prefix(
+            value, [FILE_ID, FileId(bytes(32))], what="share", listed="l"
+        ),
         "hash": HashAlgorithm.from_label,
         "sum": checked_sha256,
     }

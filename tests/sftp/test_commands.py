@@ -141,6 +141,7 @@ def test_no_resume_begins_anew_and_no_atomic_needs_no_other_name(
     ("words", "code", "told"),
     [
         (("put", "/no/such", "sftp://127.0.0.1/x"), 1, "there is no file or folder at /no/such"),
+        (("put", "/no/x", "sftp://127.0.0.1:1/x"), 1, "there is no file or folder at /no/x"),
         (("put", "x", "sftp://me:secret@127.0.0.1/x"), 2, "the URL holds a password"),
         (("get", "http://secret/x", "x"), 2, "is not an SFTP URL"),
         (

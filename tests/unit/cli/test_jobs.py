@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 import trio
 
-from furymesh.cli import jobs
+from furymesh.cli import jobs, output
 from furymesh.cli.exits import Interrupted
 from furymesh.cli.jobs import Job, run_job
 
@@ -103,3 +104,19 @@ def test_a_failing_callback_ends_the_job_from_outside() -> None:
     with pytest.raises(BrokenPipeError):
         run_job(work)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_echo_of_ctrl_c_is_taken_back_at_a_terminal_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda stream: terminal)
+
+    async def work(job: Job) -> None:
+        sys.stderr.write("^C")
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep_forever()
+
+    with pytest.raises(Interrupted):
+        run_job(work)
+    assert capsys.readouterr().err == ("^C\r\x1b[K" if terminal else "^C")

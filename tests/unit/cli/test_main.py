@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -123,6 +124,7 @@ def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert f"    furymesh {name}" in out
     assert max(map(len, out.splitlines())) <= 80
+    assert " <" not in out.partition("Examples:")[0], "the name of a type of Python"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -151,18 +153,20 @@ def test_every_command_that_tells_something_can_tell_it_in_json(
         (["--xyz", "x"], "no such option --xyz; see `furymesh --help`"),
         (["get"], "missing argument 'LINK|ID'; see `furymesh get --help`"),
         (["resume"], "missing option '--file-id'; see `furymesh resume --help`"),
-        (["get", HEX, "--timeout", "soon"], "invalid value for '--timeout'"),
+        (["get", HEX, "--timeout", "soon"], "it should be a valid number; see `furymesh get"),
         (["get", HEX, "--timeout", "-1"], "--timeout: give a number of seconds above 0"),
         (["get", HEX, "--timeout", "nan"], "--timeout"),
         (["get", HEX, "--peer", "nowhere"], "--peer: 'nowhere' is not an address"),
         (["get", HEX, "--max-download", "fast"], "--max-download: 'fast' is not a size"),
         (["get", HEX, "--max-upload", "0"], "--max-upload: 0 would never finish"),
+        (["get", HEX, "--output", "-"], "--output: a download cannot go to standard output"),
         (["get", HEX, "--detach", "--timeout", "3"], "--detach leaves timeout and limits"),
         (["get", HEX, "--detach", "--max-connections", "3"], "--detach leaves timeout and limits"),
         (["get", HEX, "--detach", "--no-space-check"], "--detach leaves timeout and limits"),
         (["get", HEX, "--max-connections", "0"], "invalid value for '--max-connections'"),
         (["get", "nonsense"], "'nonsense' is neither a link nor a file id"),
         (["get", "12"], "'12' is not a file id"),
+        (["node", "--listen", "a:70000"], "a port is a number from 0, for any free one, to 65535"),
         (["share", "x", "--chunk-size", "big"], "--chunk-size: 'big' is not a size"),
         (["share", "x", "--hash", "md5"], "--hash: "),
         (["share", "x", "--tracker", "ftp://t"], "--tracker: 'ftp://t' is not a tracker"),
@@ -304,7 +308,7 @@ def test_clean_all_asks_at_a_terminal(
     monkeypatch.setattr(sys, "stdin", terminal)
     assert run("clean-resume", "--all", "--data-dir", str(unfinished)) == (0 if gone else 1)
     captured = capsys.readouterr()
-    assert "Remove 1 unfinished download and the partial files? [y/N] " in captured.err
+    assert "Remove 1 unfinished download and its partial file? [y/N] " in captured.err
     assert bool(captured.out) is gone, "stdout is for what was done"
     assert (unfinished / "resume" / f"{HEX}.resume").exists() is not gone
 
@@ -448,6 +452,15 @@ def test_an_empty_list_is_kind(face: Face, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == ""
 
 
+def test_a_long_name_leaves_room_for_the_bar() -> None:
+    from furymesh.cli.cmd_share import _label
+
+    assert _label("/films/short.mkv") == "short.mkv"
+    assert _label(f"/films/{'long-' * 40}end.mkv").endswith("end.mkv")
+    assert len(_label(f"/films/{'long-' * 40}end.mkv")) == 24
+    assert _label("https://host/a.iso?token=secret") == "a.iso"
+
+
 def test_share_prints_the_documented_keys(
     face: Face, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -487,6 +500,32 @@ def test_share_prints_the_documented_keys(
     assert "\x1b" not in captured.out
     assert f"Link: furymesh:{HEX}?name=n\n" in captured.out
     assert "Left out: link\\x07" in captured.err
+    assert run("share", "x", "y") == 0
+    assert capsys.readouterr().out.splitlines().count("Not served yet: run `furymesh node`.") == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "misfits", "told"),
+    [
+        ((3,), (), "1 bad chunk of 1,145"),
+        (range(1145), ("film: 3 bytes instead of 4",), "1,145 bad chunks of 1,145, 1 misfit"),
+        ((), ("a: missing", "b: not part of the share"), "2 misfits"),
+    ],
+)
+def test_verify_counts_what_is_wrong_and_nothing_else(
+    face: Face,
+    bad: Sequence[int],
+    misfits: tuple[str, ...],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def verify(path: Path, text: str, config: object, **options: Any) -> Verified:
+        return Verified(FILE_ID, path, 1145, tuple(bad), misfits)
+
+    face.__dict__["verify"] = verify
+    assert run("verify", "film", HEX) == 4
+    line = f"film is not what it should be: {told}; fetch it again with `furymesh get`"
+    assert failure(capsys) == line
 
 
 @pytest.mark.parametrize(("bad", "code"), [((), 0), ((0, 1, 2, 7), 4)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -25,7 +26,9 @@ def test_table_looks_as_documented() -> None:
     ]
 
 
-@pytest.mark.parametrize(("columns", "digits"), [(None, 64), (200, 64), (80, 32), (70, 16)])
+@pytest.mark.parametrize(
+    ("columns", "digits"), [(None, 64), (200, 64), (80, 32), (70, 16), (56, 8)]
+)
 def test_ids_are_cut_to_what_fits(columns: int | None, digits: int) -> None:
     lines = output.table(HEADERS, [ROW], columns=columns).splitlines()
     assert lines[3].startswith(f"| {ROW[0][:digits]} |")
@@ -37,7 +40,7 @@ def test_long_names_are_shortened_in_the_middle(columns: int) -> None:
     row = (ROW[0], "a-very-long-name-" * 12 + "end.mkv", "999.9 GB", "262143/262144", "99%")
     lines = output.table(HEADERS, [row, ROW], columns=columns).splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
-    assert len(lines[0]) <= max(columns, 75)
+    assert len(lines[0]) <= max(columns, 67)
     assert "…" in lines[3]
 
 
@@ -52,6 +55,23 @@ def test_shorten_keeps_the_end() -> None:
     cut = output.shorten("episode-one-of-many.mkv", 12)
     assert len(cut) == 12
     assert cut.endswith(".mkv")
+
+
+def test_what_is_left_out_is_one_line_however_much_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.left_out(())
+    assert capsys.readouterr().err == ""
+    output.left_out(["a\x1b", "b"])
+    reason = "(links, pipes and devices do not travel)"
+    assert capsys.readouterr().err == f"Left out: a\\x1b, b {reason}\n"
+    output.left_out([f"f{number}" for number in range(1203)])
+    assert capsys.readouterr().err == f"Left out: f0, f1, f2 and 1,200 more {reason}\n"
+
+
+def test_shorten_uses_what_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert output.shorten("a" * 20, 10) == "aaa~aaaaaa"
 
 
 @pytest.mark.parametrize(

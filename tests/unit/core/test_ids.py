@@ -41,32 +41,34 @@ def test_what_is_no_file_id_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["ab" * 4, "ABABABAB", " abababab ", "ab" * 16, "ab" * 32])
 def test_an_id_is_found_from_its_first_digits(text: str) -> None:
-    assert resolve_prefix(text, KNOWN, what="share") == FAR
+    assert resolve_prefix(text, KNOWN, what="share", listed="list") == FAR
 
 
 def test_an_id_that_is_listed_twice_is_not_ambiguous() -> None:
-    assert resolve_prefix("abababab", [FAR, ONE, FAR], what="share") == FAR
+    assert resolve_prefix("abababab", [FAR, ONE, FAR], what="share", listed="list") == FAR
 
 
 @pytest.mark.parametrize("text", ["", "ab" * 3 + "a", "ab" * 32 + "a", "abababag", "ab ab ab ab"])
 def test_what_cannot_begin_an_id_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"give {MIN_PREFIX} to 64 hex digits"):
-        resolve_prefix(text, KNOWN, what="share")
+        resolve_prefix(text, KNOWN, what="share", listed="list")
 
 
 def test_digits_of_no_known_id_name_what_was_looked_for() -> None:
-    with pytest.raises(NotFoundError, match="no download has an id starting with abababac"):
-        resolve_prefix("abababac", KNOWN, what="download")
+    with pytest.raises(
+        NotFoundError, match="no download has an id starting with abababac; see `list`"
+    ):
+        resolve_prefix("abababac", KNOWN, what="download", listed="list")
 
 
 def test_digits_of_several_ids_ask_for_more_and_show_the_choice() -> None:
     with pytest.raises(AmbiguousIdError) as caught:
-        resolve_prefix("00FF00FF", KNOWN, what="share")
+        resolve_prefix("00FF00FF", KNOWN, what="share", listed="list")
     assert str(caught.value) == (
         "00ff00ff fits 2 shares (00ff00ff00ff00ff, 00ff00ff01000000…): give more digits of the id"
     )
-    assert resolve_prefix("00ff00ff0", [ONE, FAR], what="share") == ONE
-    assert resolve_prefix("00ff00ff01", KNOWN, what="share") == TWO
+    assert resolve_prefix("00ff00ff0", [ONE, FAR], what="share", listed="list") == ONE
+    assert resolve_prefix("00ff00ff01", KNOWN, what="share", listed="list") == TWO
 
 
 def test_a_node_id_is_read_in_either_case() -> None:

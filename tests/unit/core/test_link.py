@@ -274,6 +274,14 @@ def test_a_password_is_refused_and_never_repeated(text: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("digits", [63, 65])
+def test_a_file_id_that_lost_or_won_a_digit_is_told_so(digits: int) -> None:
+    with pytest.raises(UsageError, match=f"it has {digits} hex digits instead of 64"):
+        Link.parse(f"furymesh:{'A1' * 40}"[: 9 + digits] + "?name=x")
+    with pytest.raises(UsageError, match="expected 64 hex digits"):
+        Link.parse("furymesh:?name=x")
+
+
 @pytest.mark.parametrize(
     "host",
     ["a..b", ".a", "a..", "..", "x" * 64, "a." + "x" * 64, "x" * 64 + ".", "a.-b", "a-.b"],

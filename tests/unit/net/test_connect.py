@@ -226,6 +226,11 @@ def test_taken_port_is_told() -> None:
         listen(Address("127.0.0.1", first.getsockname()[1]))
 
 
+def test_what_is_no_address_of_this_machine_is_told() -> None:
+    with pytest.raises(EnvironmentFault, match="no address of this machine"):
+        listen(Address("192.0.2.99", 0))
+
+
 @pytest.mark.parametrize(
     ("host", "reached"), [("0.0.0.0", {"127.0.0.1"}), ("::", {"127.0.0.1", "::1"})]
 )

@@ -172,6 +172,8 @@ def test_every_bad_key_is_named_with_its_line(tmp_path: Path) -> None:
         ("node: {relay: true}\nnode: {}", "line 2: the key node is given twice"),
         ("node: {relay: true, relay: false}", "the key relay is given twice"),
         ("- 1", "expected keys and values"),
+        ("node:\n\trelay: true", "line 2: a tab: indent with spaces"),
+        ("node: [1\napi: {}", "line 2: not valid YAML: "),
         ("node: [", "line 1"),
         ("\x00", "not a text file"),
         ("[" * 20_000, "nested too deeply"),

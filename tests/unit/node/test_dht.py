@@ -94,7 +94,7 @@ def test_without_libtorrent_there_is_no_dht_and_only_who_asked_for_it_is_told(
     assert source(config(tmp_path), endpoint(), LAN) is None
     assert dht_problem(config(tmp_path)) is None
     assert dht_problem(config(tmp_path, enabled=False)) is None
-    assert "pip install furymesh[dht]" in str(dht_problem(config(tmp_path, enabled=True)))
+    assert "pip install 'furymesh[dht]'" in str(dht_problem(config(tmp_path, enabled=True)))
 
 
 def test_with_libtorrent_there_is_no_problem(tmp_path: Path) -> None:

@@ -52,6 +52,6 @@ def test_without_libtorrent_only_who_asked_for_it_is_told(
     assert mapping_problem(demand) is None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not asks(demand, EVERYWHERE)
-    assert "pip install furymesh[dht]" in str(mapping_problem(demand))
+    assert "pip install 'furymesh[dht]'" in str(mapping_problem(demand))
     assert mapping_problem(config(tmp_path)) is None
     assert mapping_problem(config(tmp_path, port_mapping=False)) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from furymesh.core.errors import DiskFullError, EnvironmentFault
+from furymesh.core.errors import DiskFullError, EnvironmentFault, UsageError
 from furymesh.core.ids import FileId
 from furymesh.core.snapshot import ResumeMeta
 from furymesh.storage.lock import lock_open_file
@@ -70,6 +70,18 @@ def test_the_name_is_the_best_there_is(
     settings = Settings(tmp_path, tmp_path, tmp_path / "downloads")
     path = final_path(Order(FILE_ID), settings, meta, hint, sealed=sealed)
     assert path == tmp_path / "downloads" / name
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_no_place_for_a_download(tmp_path: Path, linked: bool) -> None:
+    settings = Settings(tmp_path, tmp_path, tmp_path)
+    target = tmp_path / "pipe"
+    os.mkfifo(target)
+    if linked:
+        (tmp_path / "link").symlink_to(target)
+        target = tmp_path / "link"
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        final_path(Order(FILE_ID, output=target), settings, None, "", sealed=False)
 
 
 def test_copy_is_on_the_disk_before_it_has_the_name(

@@ -1,6 +1,8 @@
+import errno
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,4 +107,23 @@ def test_system_failures_are_translated(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(EnvironmentFault, match="permission denied"):
+        scan(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    locked = tmp_path / "open" / "locked"
+    locked.mkdir()
+    real = os.scandir
+
+    def scandir(path: Path) -> Any:
+        # The modes of a file do not hold back root, as which tests may run.
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(EnvironmentFault, match=f"cannot read {locked}: permission denied"):
         scan(tmp_path)

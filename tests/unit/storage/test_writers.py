@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from pathlib import Path
 
 import pytest
 
-from furymesh.core.errors import SourceChangedError
+from furymesh.core.errors import EnvironmentFault, SourceChangedError
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.link import Link
 from furymesh.storage.catalog import Catalog
@@ -109,3 +110,21 @@ def test_after_settling_every_write_shows(file: Path) -> None:
         with file.open("r+b", buffering=0) as writer:
             writer.write(b"!")
         assert scan(file).facts != facts
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "folder" / name).write_text(name)
+
+    def open_beneath(root_fd: int, names: tuple[str, ...], flags: int) -> int:
+        # The modes of a file do not hold back root, as which tests may run.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("furymesh.storage.writers.open_beneath", open_beneath)
+    for shared in (tmp_path / "folder", tmp_path / "folder" / "a"):
+        found = scan(shared)
+        with pytest.raises(EnvironmentFault, match=f"cannot read {tmp_path}/folder/a: perm"):
+            proven(found.path, found.layout, found.facts)
