@@ -19,7 +19,7 @@ LONGEST = 0.6  # seconds until a kill
 @pytest.mark.parametrize(
     ("size", "kills", "rate"),
     [
-        pytest.param(256 * MIB, 6, "40M", id="256MiB"),
+        pytest.param(512 * MIB, 10, "60M", id="512MiB"),
         pytest.param(2048 * MIB, 60, "50M", id="2GiB", marks=pytest.mark.slow),
     ],
 )
