@@ -5,9 +5,11 @@ It shares no code with furymesh: the packets are taken apart here once more.
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -204,3 +206,13 @@ async def open_tracker(
                 yield tracker
             finally:
                 nursery.cancel_scope.cancel()
+
+
+async def _serve(host: str) -> None:
+    async with open_tracker(TestTracker(host)) as tracker:
+        print(json.dumps({"event": "up", "port": tracker.port}), flush=True)
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    trio.run(_serve, sys.argv[1])

@@ -1,10 +1,11 @@
 """When one tracker is told of which share: decided here, carried out elsewhere.
 
 Always true: one announce at a time is made to a tracker; between two of a share
-lies the interval that the tracker told, unless there is something to tell or nobody
-else was known; a tracker that does not answer is left alone for its back-off,
-which only a share that is newly wanted ends; and what a tracker once heard of
-is taken back when it ends, after word of its completion if that was due.
+lies the interval that the tracker told, unless there is something to tell, or the
+share is wanted and nobody who has it is linked; a tracker that does not answer is
+left alone for its back-off, which only a share that is newly wanted ends; and what a
+tracker once heard of is taken back when it ends, after word of its completion if that
+was due.
 
 Nothing else is called between a turn and its answer.
 """
@@ -12,7 +13,7 @@ Nothing else is called between a turn and its answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -26,8 +27,9 @@ MAX_BACKOFF = 900.0
 # Before a share is named again that the tracker refused: it will not want it soon.
 REFUSED_BACKOFF = 300.0
 MAX_REFUSED_BACKOFF = 4 * 3600.0
-# While a tracker knows nobody who has what is wanted, it is asked again before the
-# interval is over, as BEP 3 allows, but not before the least that it told.
+# While there is no link to anybody who has what is wanted, whomever a tracker named, it is
+# asked again before the interval is over, as BEP 3 allows, but not before the least that it
+# told. Doubled each time; and between two looks whether there still is one.
 HUNGRY_SECONDS = 60.0
 # Announces come late at random, by up to a tenth, so that those of many nodes spread.
 # Trackers forget who is late by half an interval or more.
@@ -49,13 +51,18 @@ class _Share:
 
     wanted: bool
     due: float
+    hungry: float = math.inf  # when it is due if it is wanted and nobody is linked
     event: Event = Event.STARTED  # to be told next
     asked: bool = False  # the tracker may list us: it was asked, and did not fail
     known: bool = False  # it does
     gone: bool = False  # this node takes part no more, which the tracker is still to hear
     refusals: int = 0  # in a row
-    lonely: int = 0  # answers in a row that told of nobody else
+    lonely: int = 0  # answers in a row that led to no link
     tracker_id: bytes = b""
+
+    @property
+    def wake(self) -> float:
+        return min(self.due, self.hungry)
 
 
 class Schedule:
@@ -75,7 +82,8 @@ class Schedule:
     @property
     def wake(self) -> float:
         """When there is a turn, if nothing changes; infinity for never."""
-        return max(min((s.due for s in self._shares.values()), default=math.inf), self._not_before)
+        first = min((share.wake for share in self._shares.values()), default=math.inf)
+        return max(first, self._not_before)
 
     def follow(
         self, announced: Iterable[DiscoveryTag], wanted: Iterable[DiscoveryTag], now: float
@@ -111,12 +119,20 @@ class Schedule:
             if share.known:
                 share.due = now
 
-    def next(self, now: float) -> Turn | None:
-        """The announce to make now, what is wanted before all else; None before `wake`."""
-        if now < self.wake:
+    def next(self, now: float, linked: Callable[[DiscoveryTag], bool]) -> Turn | None:
+        """The announce to make now, what is wanted before all else; None before `wake`.
+
+        `linked` tells whether there is a link to anybody who has a share.
+        """
+        if now < self._not_before:
             return None
-        due = (item for item in self._shares.items() if item[1].due <= now)
-        tag, share = min(due, key=lambda item: (not item[1].wanted, item[1].due))
+        for tag, share in self._shares.items():
+            if share.hungry <= now and linked(tag):
+                share.hungry, share.lonely = now + HUNGRY_SECONDS, 0
+        due = [item for item in self._shares.items() if item[1].wake <= now]
+        if not due:
+            return None
+        tag, share = min(due, key=lambda item: (not item[1].wanted, item[1].wake))
         share.asked = True
         return Turn(tag, share.event, share.wanted, share.tracker_id)
 
@@ -124,6 +140,7 @@ class Schedule:
         """The tracker answered."""
         self._failures = 0
         share = self._shares[turn.tag]
+        share.hungry = math.inf
         if turn.event is Event.STOPPED or (share.gone and isinstance(answer, Refusal)):
             del self._shares[turn.tag]
         elif isinstance(answer, Refusal):
@@ -139,7 +156,11 @@ class Schedule:
                 share.event, share.due = Event.STOPPED, now
             else:
                 share.event = Event.NONE
-                share.due = now + self._late(self._pause(share, answer))
+                share.due = now + self._late(answer.interval)
+                if share.wanted:
+                    pause = max(HUNGRY_SECONDS * (1 << share.lonely), answer.min_interval)
+                    share.hungry = now + self._late(pause)
+                    share.lonely = min(share.lonely + 1, 16)
 
     def failed(self, turn: Turn, now: float) -> None:
         """It gave no answer, or none that makes sense."""
@@ -161,15 +182,6 @@ class Schedule:
             for event in (Event.COMPLETED, Event.STOPPED)
             if share.asked and event in (share.event, Event.STOPPED)
         ]
-
-    def _pause(self, share: _Share, answer: Answer) -> float:
-        # An answer names who asks, too.
-        if not share.wanted or len(answer.peers) > 1:
-            share.lonely = 0
-            return answer.interval
-        hungry = HUNGRY_SECONDS * (1 << share.lonely)
-        share.lonely = min(share.lonely + 1, 16)
-        return min(max(hungry, answer.min_interval), answer.interval)
 
     def _late(self, pause: float) -> float:
         return pause * self._rng.uniform(1.0, 1.0 + JITTER)

@@ -23,7 +23,7 @@ from furymesh.core.link import Address
 from furymesh.discovery.dht_state import MAX_NODES, Nodes
 from furymesh.net.addresses import is_public, packed_ip
 from furymesh.net.interfaces import address_towards, reachable_hosts
-from furymesh.net.names import look_up
+from furymesh.net.resolving import look_up
 
 if TYPE_CHECKING:
     import libtorrent as lt
@@ -77,7 +77,7 @@ class Entrances:
             return ""
         if self._misled:
             return "the names of its bootstrap nodes lead to private addresses"
-        return "no name of a bootstrap node can be looked up"
+        return "no name server tells where its bootstrap nodes are"
 
     async def resolve(self) -> None:
         """Ask for the addresses of the bootstrap nodes."""

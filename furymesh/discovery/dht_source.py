@@ -23,7 +23,6 @@ from furymesh.core.link import Address
 from furymesh.discovery.book import Source
 from furymesh.discovery.dht import Dht, DhtSettings, open_dht
 from furymesh.discovery.source import Interests, Sighting, Tell
-from furymesh.net.addresses import is_public
 from furymesh.net.identity import Identity
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget
@@ -141,9 +140,9 @@ class _Run:
         while True:
             moved = self._moved
             places = [
-                Address(host, self._port_at(host))
+                Address(host, self._interests.port_for(host))
                 for host in sorted(self._own_hosts())
-                if self._dht.entrances.believes(host, self._port_at(host))
+                if self._dht.entrances.believes(host, self._interests.port_for(host))
             ]
             record = node_record.encode(places)
             due = record != stored or trio.current_time() >= stored_at + RECORD_SECONDS
@@ -159,9 +158,6 @@ class _Run:
         """At which those who take part in this DHT reach this process."""
         private = self._dht.entrances.private
         return self._interests.port if private else self._interests.public_port
-
-    def _port_at(self, host: str) -> int:
-        return self._interests.public_port if is_public(host) else self._interests.port
 
     async def _announce(self, tag: DiscoveryTag) -> None:
         while True:
@@ -219,7 +215,7 @@ class _Run:
         return {*self._hosts(), *self._dht.external, *mapped}
 
     def _is_peer(self, host: str, port: int) -> bool:
-        own = port == self._port_at(host) and host in self._own_hosts()
+        own = port == self._interests.port_for(host) and host in self._own_hosts()
         return not own and self._dht.entrances.believes(host, port)
 
     async def _sleep(self, seconds: float) -> None:

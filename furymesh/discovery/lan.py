@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from random import Random
 
 import trio
 
-from furymesh.core.errors import EnvironmentFault, ProtocolError
+from furymesh.core.errors import ProtocolError
 from furymesh.core.gate import Gate
 from furymesh.core.ids import DiscoveryTag, NodeId
 from furymesh.core.link import Address
@@ -82,10 +81,6 @@ class Lan:
     async def run(self, interests: Interests, tell: Tell) -> None:
         """Look and answer until cancelled; raises EnvironmentFault without any socket."""
         with Multicast(self._listening) as segments:
-            try:
-                segments.look()
-            except OSError as error:
-                raise EnvironmentFault(f"cannot list interfaces: {error.strerror}") from None
             async with trio.open_nursery() as nursery:
 
                 def question(raw: memoryview, sender: Sender) -> None:
@@ -147,10 +142,7 @@ class Lan:
     async def _watch_interfaces(self, segments: Multicast) -> None:
         while True:
             await trio.sleep(LOOK_SECONDS)
-            came = False
-            with suppress(OSError):  # no descriptor is left: the next look may have one
-                came = segments.look()
-            if came:
+            if segments.look():
                 self._interface_came = True
                 self._news.set()
 

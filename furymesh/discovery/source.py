@@ -17,6 +17,7 @@ import trio
 from furymesh.core.ids import DiscoveryTag, NodeId, Process
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
+from furymesh.net.addresses import may_be_mapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class Interests:
     def public_port(self) -> int:
         """The port to announce where the internet hears it."""
         return self._mapping.port if self._mapping is not None and self.port else self.port
+
+    def port_for(self, host: str) -> int:
+        """The port to tell of to who is at an IP address, or of this machine's address `host`."""
+        return self.public_port if may_be_mapped(host) else self.port
 
     def add(self, tag: DiscoveryTag, *, wanted: bool) -> None:
         """Take part in a share; again, when it is no longer `wanted`, or is."""

@@ -9,12 +9,11 @@ than the limits here allow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from random import Random
 
 import trio
 
-from furymesh.core.errors import EnvironmentFault, ProtocolError
+from furymesh.core.errors import ProtocolError
 from furymesh.core.gate import Gate
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
@@ -70,13 +69,11 @@ async def answer_sync(
                 nursery.start_soon(reply, answer, sender)
 
     with Multicast(listening) as segments:
-        _look(segments)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(segments.listen, question, _ignore)
             while True:
                 await trio.sleep(LOOK_SECONDS)
-                with suppress(OSError):
-                    segments.look()
+                segments.look()
 
 
 async def seek_sync(
@@ -102,15 +99,13 @@ async def seek_sync(
     pause = FIRST_PAUSE
     question = encode_discover(Discover(Service.SYNC, node_id, instance))
     with Multicast() as segments:
-        _look(segments)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(segments.listen, _ignore, answer)
             while True:
                 segments.ask(question)
                 await trio.sleep(pause * rng.uniform(0.75, 1.25))
                 pause = min(2 * pause, MAX_PAUSE)
-                with suppress(OSError):  # no descriptor is left: the next look may have one
-                    segments.look()
+                segments.look()
 
 
 def _is_for_sync(raw: memoryview, kind: type) -> Discover | Offer | None:
@@ -119,13 +114,6 @@ def _is_for_sync(raw: memoryview, kind: type) -> Discover | Offer | None:
     except ProtocolError:
         return None
     return message if isinstance(message, kind) and message.service is Service.SYNC else None
-
-
-def _look(segments: Multicast) -> None:
-    try:
-        segments.look()
-    except OSError as error:
-        raise EnvironmentFault(f"cannot list interfaces: {error.strerror}") from None
 
 
 def _ignore(raw: memoryview, sender: Sender) -> None:

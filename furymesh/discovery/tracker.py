@@ -28,9 +28,9 @@ from furymesh.discovery.announcing import Schedule, Turn
 from furymesh.discovery.book import Source
 from furymesh.discovery.source import Interests, Sighting, Tell
 from furymesh.discovery.tracker_http import HttpAsker
-from furymesh.discovery.tracker_places import NO_HOST, Resolver
 from furymesh.discovery.tracker_udp import UdpAsker
-from furymesh.net.addresses import is_public
+from furymesh.net.addresses import may_be_mapped
+from furymesh.net.resolving import NO_HOST, resolved
 from furymesh.wire.tracker import PEER_ID_SIZE, Announce, Answer, Refusal
 
 STOP_SECONDS = 2.0  # for taking back at the end what was announced
@@ -170,12 +170,12 @@ class _Worker:
         self._ending = False
         self._scope = trio.CancelScope(shield=True)
         self._schedule = Schedule(all_trackers.rng)
-        self._resolver = Resolver()
+        self._threads = trio.CapacityLimiter(1)  # looks up one name at a time
         self._ip: str | None = None  # asked for again when it does not answer
         self._asker = (
             UdpAsker(tracker, all_trackers.rng)
             if tracker.scheme == "udp"
-            else HttpAsker(tracker, self._resolver)
+            else HttpAsker(tracker, self._threads)
         )
         self.trouble: str | None = None  # "": there is none; None: not asked yet
 
@@ -207,7 +207,8 @@ class _Worker:
                 if self._news.is_set():
                     self._news = trio.Event()
                     self._follow()
-                turn = None if self._ending else self._schedule.next(trio.current_time())
+                now = trio.current_time()
+                turn = None if self._ending else self._schedule.next(now, self._is_linked)
                 if turn is not None:
                     await self._take(turn)
                     continue
@@ -241,6 +242,9 @@ class _Worker:
             wanted |= part.wanted
         self._schedule.follow(announced, wanted, trio.current_time())
 
+    def _is_linked(self, tag: DiscoveryTag) -> bool:
+        return any(client.interests.peers(tag) for client in self._clients)
+
     async def _take(self, turn: Turn) -> None:
         try:
             told = await self._ask(turn)
@@ -262,13 +266,14 @@ class _Worker:
 
     async def _ask(self, turn: Turn) -> Answer | Refusal:
         if self._ip is None:
-            self._ip = await self._resolver.resolve(self._tracker.address, self._family)
+            found = await resolved(self._tracker.address, self._threads, self._family)
+            self._ip = found[0]
         announce = Announce(
             info_hash(turn.tag),
             self._all.peer_id,
             self._all.key,
             # Those whom it tells reach this process from where it does.
-            self._public_port if is_public(self._ip) else self._port,
+            self._public_port if may_be_mapped(self._ip) else self._port,
             turn.wanted,
             turn.event,
             turn.tracker_id,

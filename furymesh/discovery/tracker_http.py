@@ -20,7 +20,9 @@ import trio
 from furymesh import __version__
 from furymesh.core.errors import ProtocolError, UnavailableError, UsageError
 from furymesh.core.link import Tracker
-from furymesh.discovery.tracker_places import Resolver, check_place, check_redirect
+from furymesh.discovery.tracker_places import check_place, check_redirect
+from furymesh.net.addresses import family_of
+from furymesh.net.resolving import resolved
 from furymesh.wire.bencode import MAX_SIZE
 from furymesh.wire.tracker import Announce, Answer, Refusal, parse_answer, query
 
@@ -33,10 +35,10 @@ RECEIVE_SIZE = 16 * 1024  # bytes at a time
 class HttpAsker:
     """Asks one tracker over HTTP; keeps no connection, because intervals are long."""
 
-    def __init__(self, tracker: Tracker, resolver: Resolver) -> None:
-        """`resolver` looks up whereto it redirects."""
+    def __init__(self, tracker: Tracker, threads: trio.CapacityLimiter) -> None:
+        """`threads`, as in `look_up`, find whereto it redirects."""
         self._tracker = tracker
-        self._resolver = resolver
+        self._threads = threads
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -70,7 +72,7 @@ class HttpAsker:
                 return body
             where = _redirected(where, target, location)
             target = where.path or "/"
-            ip = await self._resolver.resolve(where.address, _family(ip))
+            ip = (await resolved(where.address, self._threads, family_of(ip)))[0]
             check_redirect(where, ip, first)
         raise UnavailableError("it redirects again and again")
 
@@ -90,7 +92,7 @@ async def _get(where: Tracker, ip: str, target: str) -> tuple[bytes, str | None]
 
 async def _connected(ip: str, port: int) -> trio.SocketStream:
     """A connection to the one address; raises the OSError that says why there is none."""
-    sock = trio.socket.socket(_family(ip), trio.socket.SOCK_STREAM)
+    sock = trio.socket.socket(family_of(ip), trio.socket.SOCK_STREAM)
     try:
         await sock.connect((ip, port))
     except BaseException:
@@ -147,10 +149,6 @@ def _redirected(where: Tracker, target: str, location: str) -> Tracker:
     if there.scheme == "udp" or (where.scheme == "https" and there.scheme != "https"):
         raise UnavailableError(f"it redirects from {where.scheme} to {there.scheme}")
     return there
-
-
-def _family(ip: str) -> int:
-    return trio.socket.AF_INET6 if ":" in ip else trio.socket.AF_INET
 
 
 @cache

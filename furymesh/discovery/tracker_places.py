@@ -6,40 +6,9 @@ or of its network, that only look like an announce (server-side request forgery)
 
 from __future__ import annotations
 
-import socket
-
-import trio
-
 from furymesh.core.errors import UnavailableError
-from furymesh.core.link import Address, Tracker
-from furymesh.net.addresses import is_public, may_lead, may_mean
-from furymesh.net.names import look_up
-
-NO_HOST = "no such host"
-RESOLVE_SECONDS = 5.0  # name servers answer within one, if at all; the tracker is asked again
-
-
-class Resolver:
-    """Looks up the host of a tracker, one name at a time."""
-
-    def __init__(self) -> None:
-        self._thread = trio.CapacityLimiter(1)
-
-    async def resolve(self, address: Address, family: int) -> str:
-        """An IP address of a host; raises UnavailableError."""
-        stream = socket.SOCK_STREAM
-        try:
-            with trio.fail_after(RESOLVE_SECONDS):
-                found = await look_up(address.host, address.port, family, stream, self._thread)
-        except trio.TooSlowError:
-            raise UnavailableError("no name server answers") from None
-        except (OSError, UnicodeError):
-            raise UnavailableError(NO_HOST) from None
-        for host in found:
-            # Neither everybody on a network nor "this machine" in disguise.
-            if may_mean(host, host):
-                return host
-        raise UnavailableError("no usable address")
+from furymesh.core.link import Tracker
+from furymesh.net.addresses import is_public, may_lead
 
 
 def check_place(tracker: Tracker, ip: str) -> None:

@@ -10,6 +10,7 @@ import trio
 
 from furymesh.core.errors import UnavailableError
 from furymesh.core.link import Tracker
+from furymesh.net.addresses import family_of
 from furymesh.wire import tracker_udp as packets
 from furymesh.wire.tracker import Announce, Answer, Refusal
 
@@ -83,8 +84,7 @@ class UdpAsker:
     async def _exchange(self, ip: str, question: bytes, transaction: int) -> bytes:
         """Send a packet and return its answer; other packets are passed over."""
         if self._socket is None:
-            family = trio.socket.AF_INET6 if ":" in ip else trio.socket.AF_INET
-            self._socket = trio.socket.socket(family, trio.socket.SOCK_DGRAM)
+            self._socket = trio.socket.socket(family_of(ip), trio.socket.SOCK_DGRAM)
             await self._socket.connect((ip, self._port))
         await self._socket.send(question)
         while True:

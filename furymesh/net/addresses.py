@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from contextlib import suppress
+from typing import Any
 
 
 def packed_ip(host: str) -> bytes:
@@ -21,6 +24,26 @@ def packed_ip(host: str) -> bytes:
 def unpacked_ip(raw: bytes) -> str:
     """The text form of 4 or 16 bytes."""
     return str(ipaddress.ip_address(raw))
+
+
+def host_of(place: tuple[Any, ...]) -> str:
+    """The IP address in what the system tells of a socket, with its interface if it has one."""
+    host = str(place[0])
+    if len(place) == 4 and place[3] and "%" not in host:
+        with suppress(OSError):
+            return f"{host}%{socket.if_indextoname(place[3])}"
+    return host
+
+
+def sockaddr(host: str, port: int) -> tuple[Any, ...]:
+    """A place as the system wants it; raises OSError for an interface that is not here."""
+    ip, _, name = host.partition("%")
+    return (ip, port, 0, socket.if_nametoindex(name)) if name else (ip, port)
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Of an IP address."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def same_machine(host: str) -> str:
@@ -71,6 +94,14 @@ def is_public(host: str) -> bool:
     raw = packed_ip(host)
     address = ipaddress.ip_address(raw) if raw else None
     return address is not None and address.is_global and not address.is_multicast
+
+
+def may_be_mapped(host: str) -> bool:
+    """Whether a router's mapping is on the way between this machine and a public `host`.
+
+    Routers are asked for IPv4 only: IPv6 has no other ports than one's own.
+    """
+    return family_of(host) is socket.AF_INET and is_public(host)
 
 
 def may_lead(host: str, teller: str) -> bool:

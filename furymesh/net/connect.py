@@ -27,11 +27,11 @@ from furymesh.core.errors import (
 )
 from furymesh.core.ids import INSTANCE_SIZE, NodeId, Process, node_id_text
 from furymesh.core.link import Address
-from furymesh.net.addresses import is_public, packed_ip
+from furymesh.net.addresses import may_be_mapped, packed_ip
 from furymesh.net.buffers import Buffers
 from furymesh.net.identity import Identity
-from furymesh.net.names import places
 from furymesh.net.outgoing import connect
+from furymesh.net.resolving import resolved
 from furymesh.net.secure_link import SecureLink
 from furymesh.net.strangers import Strangers
 from furymesh.net.stream import ByteStream, TcpStream, receive_exactly
@@ -56,7 +56,7 @@ HANDSHAKE_SECONDS = 10.0  # three messages and two Hellos; a trickling stranger 
 TURN_SECONDS = 0.3
 TURN_ROUND_TRIPS = 3
 BACKLOG = 128
-NAMES_AT_ONCE = 16  # looked up; a mute name server keeps each of them for half a minute
+MAX_LOOKUPS = 8  # names at once; a download dials five places
 ACCEPT_PAUSE = 0.1  # seconds to wait when the process is out of descriptors
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -76,10 +76,10 @@ class Endpoint:
     listen_port: int = 0
     public_port: int = 0  # that a router forwards to it, 0 for none
     features: tuple[str, ...] = ()  # offered to whoever dials this process
-    noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
-    naming: trio.CapacityLimiter = field(
-        default_factory=lambda: trio.CapacityLimiter(NAMES_AT_ONCE)
+    name_threads: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS)
     )
+    noise_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
 
     @property
     def private(self) -> bool:
@@ -182,34 +182,26 @@ class Endpoint:
 
     def _port_for(self, host: str) -> int:
         """Where `host`, and whom it tells, can dial this process."""
-        return self.public_port if self.public_port and is_public(host) else self.listen_port
+        return (self.public_port if may_be_mapped(host) else 0) or self.listen_port
 
     # --- dialling -----------------------------------------------------------------
 
     async def dial(
         self, address: Address, *, features: tuple[str, ...] = (), local_port: int | None = None
     ) -> SecureLink:
-        """Connect to an address, its names resolved and tried in turn.
+        """Connect to an address, its name resolved and what came of it tried in turn.
 
         From `local_port` if given, see `connect`. Raises UnavailableError when nobody
         answers, HandshakeError when the wrong node does.
         """
-        try:
-            found = await places(
-                address.host, address.port, socket.AF_UNSPEC, socket.SOCK_STREAM, self.naming
-            )
-        except OSError as error:
-            raise UnavailableError(f"no such host: {error.strerror or error}") from None
-        except UnicodeError:  # of a name that no resolver can be asked for
-            raise UnavailableError("no such host: not a host name") from None
-        failure: FuryMeshError = UnavailableError("no usable address")
-        for family, target in found:
+        failure = UnavailableError("nobody answers")
+        for host in await resolved(address, self.name_threads):
+            remote = host, address.port
             try:
-                sock = await connect(family, target, local_port=local_port)
+                sock = await connect(remote, local_port=local_port)
             except UnavailableError as error:
                 failure = error
                 continue
-            remote = (str(target[0]), int(target[1]))
             return await self.establish(
                 sock, remote, initiator=True, expected=address.node_id, features=features
             )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from furymesh.core.link import Address
+from furymesh.net.addresses import family_of
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 _SIOCGIFFLAGS = 0x8913
@@ -103,9 +104,8 @@ def address_towards(host: str, port: int) -> str | None:
 
     None if there is no way there, or no descriptor is left to see whether there is.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        with socket.socket(family_of(host), socket.SOCK_DGRAM) as sock:
             sock.connect((host, port))  # of a datagram socket: nothing is sent
             return str(sock.getsockname()[0])
     except OSError:

@@ -9,6 +9,7 @@ import socket
 import trio
 
 from furymesh.core.errors import UnavailableError
+from furymesh.net.addresses import family_of, sockaddr
 
 CONNECT_SECONDS = 10.0  # one TCP connect; a SYN and two retries
 
@@ -23,17 +24,17 @@ def lend_port(listeners: list[socket.socket]) -> None:
 
 
 async def connect(
-    family: int,
-    target: tuple[object, ...],
+    place: tuple[str, int],
     *,
     local_port: int | None = None,
     seconds: float = CONNECT_SECONDS,
 ) -> socket.socket:
-    """A TCP connection; raises UnavailableError.
+    """A TCP connection to an IP address and port; raises UnavailableError.
 
     From `local_port` if given, 0 for any, which others of this process can then be made
     from as well; so it may be one that it listens on and has lent.
     """
+    family = family_of(place[0])
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:  # no descriptor is left, or there is no such family here
@@ -43,7 +44,7 @@ async def connect(
         if local_port is not None:
             _bind(sock, family, local_port)
         with trio.fail_after(seconds):
-            code = sock.connect_ex(target)
+            code = sock.connect_ex(sockaddr(*place))
             if code == errno.EINPROGRESS:
                 await trio.lowlevel.wait_writable(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

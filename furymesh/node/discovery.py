@@ -156,6 +156,7 @@ class Discovery:
         if not named:
             return
         own = _Own(named, Interests(self._swarm.interests.port), trio.CancelScope())
+        own.interests.peers = self._swarm.interests.peers
         own.interests.mapping = self._swarm.interests.mapping
         own.interests.add(tag, wanted=wanted)
         self._own[file_id] = own

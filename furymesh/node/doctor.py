@@ -222,7 +222,6 @@ async def _lan(config: Config) -> Finding:
 
     try:
         with Multicast(reachable_hosts(ANY)[:1]) as segments:
-            segments.look()
             if all(is_loopback(interface.ipv4) for interface in segments.interfaces):
                 return Finding(what, Verdict.NOTE, "there is none: no interface but loopback")
             async with trio.open_nursery() as nursery:

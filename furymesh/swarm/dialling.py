@@ -190,5 +190,8 @@ class Dialler:
         if not looked:
             return "no peer is known, and none is looked for: name one with --peer"
         troubles = "; ".join(self._swarm.troubles()[:SHOWN_REASONS])
-        why = f" ({troubles})" if troubles else ""
-        return f"nobody who has it was found {looked}{why}: check the id, or name one with --peer"
+        if troubles:
+            looked += f" ({troubles}): check the network and the id, or name one with --peer"
+        else:
+            looked += ": check the id, or name one with --peer"
+        return f"nobody who has it was found {looked}"

@@ -2,7 +2,7 @@
 
 Hearsay is never a fact: an address that was told is dialled without expecting
 any node behind it, each teller is believed a limited number of addresses, and
-what can only mean something at the teller's machine is ignored.
+nobody on the internet leads this node into a private network, nor is he told of one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 
 from furymesh.core.link import Address
 from furymesh.discovery.book import PeerBook, Source
-from furymesh.net.addresses import may_mean, packed_ip, unpacked_ip
+from furymesh.net.addresses import may_lead, packed_ip, unpacked_ip
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m
@@ -42,7 +42,7 @@ def learnt(
         return
     for peer in peers:
         host = unpacked_ip(peer.ip)
-        if may_mean(host, teller.remote[0]):
+        if may_lead(host, teller.remote[0]):
             # Whose address it is, is for the handshake to find out: a wrong node
             # id from a liar would keep us from a good address.
             address = Address(host, peer.port)
@@ -53,6 +53,6 @@ def _public_address(link: SecureLink, newcomer: SecureLink) -> m.PeerAddress | N
     """Where a newcomer can reach the node at the other end, as far as we can tell."""
     port = link.remote[1] if link.initiator else (link.hello.listen_port if link.hello else 0)
     ip = packed_ip(link.remote[0])
-    if link.relayed or not port or not ip or not may_mean(link.remote[0], newcomer.remote[0]):
+    if link.relayed or not port or not ip or not may_lead(link.remote[0], newcomer.remote[0]):
         return None
     return m.PeerAddress(ip, port, link.node_id)

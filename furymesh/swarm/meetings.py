@@ -7,7 +7,6 @@ runs by itself.
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import trio
 
 from furymesh.core.errors import FuryMeshError, UnavailableError
 from furymesh.core.ids import Process
+from furymesh.net.addresses import may_lead
 from furymesh.net.outgoing import connect
 from furymesh.net.secure_link import SecureLink
 from furymesh.swarm.swarm import Swarm
@@ -41,6 +41,7 @@ class Meetings:
 
     def __init__(self, swarm: Swarm, tasks: trio.Nursery) -> None:
         self.port = 0  # to dial from: the one at which the relay sees this process
+        self.relay = ""  # its address
         self._swarm = swarm
         self._tasks = tasks
         self._with: dict[Process, Meeting] = {}
@@ -49,11 +50,15 @@ class Meetings:
         return len(self._with)
 
     def arrange(self, process: Process, place: tuple[str, int]) -> Meeting:
-        """Dial a process that dials this one at the same time, unless that is under way."""
+        """Dial a process that dials this one at the same time, unless that is under way.
+
+        Not where a relay on the internet says that it is in a private network: that would
+        be another one than this node's.
+        """
         meeting = self._with.get(process)
         if meeting is None:
             meeting = Meeting()
-            if len(self._with) < MAX_MEETINGS:
+            if may_lead(place[0], self.relay) and len(self._with) < MAX_MEETINGS:
                 self._with[process] = meeting
                 self._tasks.start_soon(self._try, meeting, process, place)
             else:
@@ -73,12 +78,11 @@ class Meetings:
 
     async def _met(self, process: Process, place: tuple[str, int]) -> SecureLink | None:
         """A direct link to a process, None if there is no way."""
-        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
         deadline = trio.current_time() + MEET_SECONDS
         failures = 0
         while trio.current_time() < deadline and failures < MAX_FAILURES:
             try:
-                sock = await connect(family, place, local_port=self.port, seconds=TRY_SECONDS)
+                sock = await connect(place, local_port=self.port, seconds=TRY_SECONDS)
             except UnavailableError:
                 await trio.sleep(PAUSE_SECONDS)
                 continue

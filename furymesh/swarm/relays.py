@@ -20,7 +20,7 @@ from furymesh.core.errors import FuryMeshError, LinkClosedError, UnavailableErro
 from furymesh.core.ids import DiscoveryTag, FileId, NodeId, Process, discovery_tag
 from furymesh.core.link import Address
 from furymesh.discovery.book import Source
-from furymesh.net.addresses import is_loopback, may_mean, same_machine, unpacked_ip
+from furymesh.net.addresses import is_loopback, same_machine, unpacked_ip
 from furymesh.net.handler import Shareless
 from furymesh.net.relay import RELAY, RENDEZVOUS
 from furymesh.net.secure_link import SecureLink
@@ -105,6 +105,7 @@ class RelayClient(Shareless):
             link.close()
             raise UnavailableError("it is no relay: choose another, or set node.relay there")
         self._meetings.port = link.socket.getsockname()[1]
+        self._meetings.relay = link.remote[0]
         return link
 
     async def _keep(self, link: SecureLink) -> None:
@@ -149,7 +150,7 @@ class RelayClient(Shareless):
             return
         if self._swarm.admission.bans.holds(process[0]):
             return
-        if process == self._endpoint.process or not may_mean(host, link.remote[0]):
+        if process == self._endpoint.process:
             return
         self._swarm.book.add(
             share.file_id,
@@ -224,7 +225,7 @@ class RelayClient(Shareless):
         ):
             return
         meeting = None
-        if may_mean(host, link.remote[0]) and len(self._meetings) < MAX_SUMMONED_MEETINGS:
+        if len(self._meetings) < MAX_SUMMONED_MEETINGS:
             meeting = self._meetings.arrange(process, (host, summons.port))
         self._summoned[machine] += 1
         self._tasks.start_soon(self._answer, summons.token, meeting, machine)

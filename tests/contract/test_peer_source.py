@@ -188,10 +188,13 @@ async def test_who_has_left_is_not_found(kit: Kit, make: MakeSource, tag: Discov
         other.interests.add(tag, wanted=True)
         await until(lambda: other.found(tag), PATIENCE)
         one.interests.remove(tag)
-        async with running(make(), PORT + 2) as third:
-            third.interests.add(tag, wanted=True)
-            await until(lambda: third.found(tag, PORT + 1), PATIENCE)
-            assert not third.found(tag)
+        still_found = True
+        with trio.fail_after(PATIENCE):
+            while still_found:  # it may take a moment to be taken back
+                async with running(make(), PORT + 2) as third:
+                    third.interests.add(tag, wanted=True)
+                    await until(lambda: third.found(tag, PORT + 1), PATIENCE)
+                    still_found = third.found(tag)
 
 
 async def test_who_accepts_no_links_is_not_found(

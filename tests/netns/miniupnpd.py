@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.netns.lab import _run
-from tests.netns.nat import GUEST, Guest
+from tests.netns.nat import INSIDE, Guest
 
 PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/sbin"
 NEEDED = ("miniupnpd", "nft")
@@ -40,7 +40,7 @@ def start(guest: Guest, directory: Path, *, upnp: bool, natpmp: bool) -> subproc
         "ext_ifname=eth0\nlistening_ip=lan0\nipv6_disable=yes\nsecure_mode=yes\n"
         f"enable_upnp={_word(upnp)}\nenable_natpmp={_word(natpmp)}\n"
         "uuid=2f0e1c5a-0000-4000-8000-000000000000\n"
-        f"allow 1024-65535 {GUEST}/32 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
+        f"allow 1024-65535 {INSIDE} 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
     )
     program = shutil.which("miniupnpd", path=PATH)
     assert program is not None

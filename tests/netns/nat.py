@@ -9,6 +9,7 @@ from enum import Enum, auto
 from tests.netns.lab import Host, _run
 
 ROUTER, GUEST = "192.168.7.1", "192.168.7.2"
+INSIDE = "192.168.7.0/24"
 
 
 class Nat(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from furymesh.core.link import Tracker
 from tests.apart import ALONE
 from tests.e2e.mesh import Event, Mesh, Process, finished, same, write_blob
 from tests.netns import miniupnpd
-from tests.netns.lab import Host, Lab, LabError, Shape, mbit
+from tests.netns.lab import Host, Lab, LabError, Shape, _run, mbit
 from tests.netns.nat import ROUTER, Guest, Nat, behind
 from tests.waiting import block_until
 
@@ -29,8 +31,24 @@ PATIENCE = 30.0
 STOP_SECONDS = 8.0  # for a node to end, whatever its router does
 MUTE_IGD = Path(__file__).with_name("mute_igd.py")
 MAPPED_SECONDS = 15.0  # UPnP routers may take three to answer a search
+NEIGHBOUR = "192.168.7.3"
 CONFIG = f"discovery: {json.dumps({**ALONE, 'port_mapping': True})}\n"
 KNOCK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
+ASK = (
+    "import socket, sys, time\n"
+    "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
+    "    sock.settimeout(1)\n"
+    "    sock.bind((sys.argv[1], 0))\n"
+    "    sock.connect((sys.argv[2], 5351))\n"
+    "    for _ in range(10):\n"
+    "        try:\n"
+    "            sock.send(bytes.fromhex(sys.argv[3]))\n"
+    "            answer = sock.recv(100)\n"
+    "            break\n"
+    "        except OSError:\n"
+    "            time.sleep(0.1)\n"
+    "    assert int.from_bytes(answer[10:12]) == int(sys.argv[4]), answer\n"
+)
 LISTEN = (
     "import signal, socket\n"
     f"with socket.create_server(('', {PORT})): print('{{\"event\": \"up\"}}', flush=True)"
@@ -117,6 +135,36 @@ def test_a_node_behind_a_router_is_reached_directly_until_it_ends(
     with place.script(place.guest, "-c", LISTEN) as other:
         other.expect("up")
         block_until(lambda: not place.let_in())
+
+
+def taken_by_neighbour(place: Place) -> None:
+    """Have the router forward PORT to somebody else: NAT-PMP, RFC 6886, section 3.3."""
+    _run("ip", "-n", place.guest.namespace, "addr", "add", f"{NEIGHBOUR}/24", "dev", "eth0")
+    asked = struct.pack(">BBHHHI", 0, 2, 0, PORT, PORT, 3600).hex()
+    _run(*place.guest.command([sys.executable, "-c", ASK, NEIGHBOUR, ROUTER, asked, str(PORT)]))
+
+
+def test_a_router_that_grants_another_port_has_that_one_announced(
+    place: Place, tmp_path: Path
+) -> None:
+    if (reason := miniupnpd.why_not()) is not None:
+        pytest.skip(reason)
+    miniupnpd.start(place.guest, tmp_path, upnp=False, natpmp=True)
+    taken_by_neighbour(place)
+    mesh, outside = place.mesh, place.outside
+    source = write_blob(mesh.root / "content.bin", SIZE, seed=23)
+    with place.script(outside, "-m", "tests.tracker_server", outside.address) as tracker:
+        url = f"http://{outside.address}:{tracker.expect('up')['port']}/announce"
+        link = mesh.share("seed", source, trackers=[Tracker.parse(url)]).link.text
+        node = place.node()
+        node.expect_err("this node is reached at ", MAPPED_SECONDS)
+        mapped = node.err.partition("this node is reached at ")[2].split()[0]
+        host, _, port = mapped.partition(":")
+        assert (host, port) != (place.guest.router.address, str(PORT))
+        assert mapped in mesh.run("seed", "id", "--json").last["addresses"]
+        complete = finished(mesh.start("user", "get", link, "--json", on=outside), PATIENCE)
+    assert same(Path(complete["path"]), source)
+    assert [(peer["found"], peer["address"]) for peer in complete["peers"]] == [("tracker", mapped)]
 
 
 @pytest.mark.parametrize(

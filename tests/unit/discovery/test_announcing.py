@@ -30,9 +30,17 @@ def schedule() -> Schedule:
     return Schedule(Random(1))
 
 
+def nobody(tag: DiscoveryTag) -> bool:
+    return False
+
+
+def somebody(tag: DiscoveryTag) -> bool:
+    return True
+
+
 def take(at: Schedule, now: float, answer: Answer | Refusal | None = ANSWER) -> Turn:
     """The turn that is due, answered so; None for a failure."""
-    turn = at.next(now)
+    turn = at.next(now, nobody)
     assert turn is not None
     if answer is None:
         at.failed(turn, now)
@@ -48,7 +56,7 @@ def within(seconds: float, pause: float) -> bool:
 def test_nothing_is_due_of_nothing() -> None:
     empty = schedule()
     assert empty.wake == math.inf
-    assert empty.next(0) is None
+    assert empty.next(0, nobody) is None
     assert empty.farewells() == []
 
 
@@ -57,7 +65,7 @@ def test_a_share_is_started_told_of_at_each_interval_and_stopped() -> None:
     told.follow([ONE], [], 10)
     assert take(told, 10) == Turn(ONE, Event.STARTED, False, b"")
     assert within(told.wake - 10, 1800)
-    assert told.next(told.wake - 1) is None
+    assert told.next(told.wake - 1, nobody) is None
     assert take(told, told.wake).event is Event.NONE
     told.follow([], [], 20)
     assert take(told, 20) == Turn(ONE, Event.STOPPED, False, b"")
@@ -70,7 +78,7 @@ def test_what_is_wanted_goes_first_and_what_waits_longest_then() -> None:
     told.follow([ONE, TWO], [TWO], 1)
     assert take(told, 1).tag == TWO
     assert take(told, 1).tag == ONE
-    assert told.next(1) is None
+    assert told.next(1, nobody) is None
 
 
 def test_completion_is_told_at_once_and_once() -> None:
@@ -87,7 +95,7 @@ def test_what_was_told_is_told_again_at_once_when_it_is_to_be_renewed() -> None:
     told.follow([ONE], [], 0)
     told.renew(0)
     assert take(told, 0) == Turn(ONE, Event.STARTED, False, b"")
-    assert told.next(1) is None
+    assert told.next(1, nobody) is None
     told.renew(1)
     assert take(told, 1) == Turn(ONE, Event.NONE, False, b"")
     assert within(told.wake - 1, 1800)
@@ -162,19 +170,19 @@ def test_an_unanswered_tracker_is_left_alone_longer_and_longer() -> None:
     assert waits[3] > 3 * waits[0]
     assert 0.7 * MAX_BACKOFF < waits[-1] < 1.3 * MAX_BACKOFF
     take(told, now)
-    assert told.next(now) is not None
+    assert told.next(now, nobody) is not None
 
 
 def test_a_share_that_becomes_wanted_ends_the_wait() -> None:
     told = schedule()
     told.follow([ONE], [], 0)
     take(told, 0, None)
-    assert told.next(1) is None
+    assert told.next(1, nobody) is None
     told.follow([ONE, TWO], [TWO], 1)
     assert take(told, 1, None).tag == TWO
-    assert told.next(2) is None
+    assert told.next(2, nobody) is None
     told.follow([ONE, TWO], [ONE, TWO], 2)
-    assert told.next(2) is not None
+    assert told.next(2, nobody) is not None
 
 
 def test_a_share_that_becomes_wanted_again_is_looked_for_at_once() -> None:
@@ -197,17 +205,37 @@ def test_a_refused_share_waits_and_holds_up_no_other() -> None:
     assert [turn.tag for turn in told.farewells()] == [TWO]
 
 
-def test_who_finds_nobody_asks_again_sooner_and_then_at_the_interval() -> None:
+@pytest.mark.parametrize("answer", [ALONE, Answer(1800, 0, CROWD)])
+def test_who_is_led_to_nobody_asks_again_sooner_and_then_at_the_interval(answer: Answer) -> None:
     told = schedule()
     told.follow([ONE], [ONE], 0)
     now, waits = 0.0, []
     for _ in range(8):
-        take(told, now, ALONE)
+        take(told, now, answer)
         waits.append(told.wake - now)
         now = told.wake
     assert within(waits[0], HUNGRY_SECONDS)
     assert within(waits[1], 2 * HUNGRY_SECONDS)
     assert all(within(wait, 1800) for wait in waits[-2:])
+
+
+def test_who_has_a_link_asks_at_the_interval_and_sooner_once_it_is_lost() -> None:
+    told = schedule()
+    told.follow([ONE], [ONE], 0)
+    for _ in range(3):  # the third question that found nobody
+        take(told, told.wake, ALONE)
+    asked = told.wake
+    take(told, asked, Answer(1800, 0, CROWD))
+    while told.next(now := told.wake, somebody) is None:
+        assert told.wake > now
+    assert within(now - asked, 1800)
+
+    take(told, now, Answer(1800, 0, CROWD))
+    assert told.next(told.wake, somebody) is None
+    lost = told.wake
+    assert lost - now <= 2 * HUNGRY_SECONDS * (1 + JITTER)
+    take(told, lost, ALONE)
+    assert within(told.wake - lost, HUNGRY_SECONDS)
 
 
 def test_the_least_interval_is_kept_by_who_finds_nobody() -> None:
@@ -236,7 +264,7 @@ def test_a_tracker_is_given_its_id_again() -> None:
 def test_what_was_asked_when_the_end_came_is_taken_back() -> None:
     told = schedule()
     told.follow([ONE, TWO], [], 0)
-    turn = told.next(0)
+    turn = told.next(0, nobody)
     assert turn is not None
     assert told.farewells() == [Turn(turn.tag, Event.STOPPED, False, b"")]
 
@@ -249,4 +277,4 @@ def test_nothing_is_taken_back_from_a_tracker_that_is_gone() -> None:
     assert told.farewells() == []
     told.follow([], [], 5000)
     assert take(told, told.wake, None).event is Event.STOPPED
-    assert told.next(10_000) is None
+    assert told.next(10_000, nobody) is None

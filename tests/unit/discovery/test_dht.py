@@ -141,7 +141,7 @@ async def test_a_name_is_asked_for_again_until_it_leads_into_the_public_dht(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     bootstrap = Address("dht.example.org", 6881)
     async with open_dht(DhtSettings((bootstrap,), "127.0.0.20")) as node:
-        assert node.trouble == "no name of a bootstrap node can be looked up"
+        assert node.trouble == "no name server tells where its bootstrap nodes are"
         await until(lambda: "lead to private addresses" in node.trouble)
         await until(node.joined.is_set)
         assert node.entrances.places == (("2606:4700::1111", 6881),)

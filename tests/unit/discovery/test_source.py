@@ -36,6 +36,8 @@ async def test_what_a_router_forwards_is_announced_to_the_internet() -> None:
         interests.mapping = Mapping(40001, "1.2.3.4")
     assert (interests.port, interests.public_port) == (7654, 40001)
     assert str(interests.mapping) == "1.2.3.4:40001"
+    assert [interests.port_for(host) for host in ("9.9.9.9", "10.0.0.9")] == [40001, 7654]
+    assert interests.port_for("2606:4700::1111") == 7654  # no router maps that
     interests.mapping = None
     assert interests.public_port == 7654
     nobody = Interests(0)

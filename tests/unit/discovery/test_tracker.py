@@ -17,11 +17,12 @@ import trio.testing
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import info_hash
 from furymesh.core.link import Address, Tracker
-from furymesh.discovery import announcing, tracker_http, tracker_places, tracker_udp
+from furymesh.discovery import announcing, tracker_http, tracker_udp
 from furymesh.discovery import tracker as tracker_module
 from furymesh.discovery.source import Mapping, Sighting
 from furymesh.discovery.tracker import open_trackers
-from furymesh.discovery.tracker_places import Resolver, check_place, check_redirect
+from furymesh.discovery.tracker_places import check_place, check_redirect
+from furymesh.net import resolving
 from furymesh.wire import tracker as wire
 from furymesh.wire import tracker_udp as packets
 from tests.bencoding import bencoded
@@ -58,7 +59,7 @@ async def test_two_nodes_meet(scheme: str) -> None:
 async def test_a_public_tracker_is_told_of_the_port_that_a_router_forwards(
     public: bool, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracker_module, "is_public", lambda host: public)
+    monkeypatch.setattr(tracker_module, "may_be_mapped", lambda host: public)
     async with (
         open_tracker(TestTracker()) as tracker,
         open_source(tracker.url("udp"), port=7001, wanted=False) as seed,
@@ -186,7 +187,7 @@ async def test_between_announces_nothing_is_open(scheme: str) -> None:
 async def test_a_mute_name_server_takes_no_thread_that_others_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracker_places, "RESOLVE_SECONDS", 0.1)
+    monkeypatch.setattr(resolving, "RESOLVE_SECONDS", 0.1)
     monkeypatch.setattr(announcing, "FIRST_BACKOFF", 0.05)
     asked, end = [], threading.Event()
 
@@ -294,7 +295,9 @@ async def test_every_byte_of_an_info_hash_arrives_as_it_is(
         for first in range(0, 256, 16):
             name = bytes(range(first, first + 16)) + b"%/+&"
             announce = wire.Announce(name, bytes(20), 1, 1, True, wire.Event.NONE)
-            asker = tracker_http.HttpAsker(Tracker.parse(tracker.url("http")), Resolver())
+            asker = tracker_http.HttpAsker(
+                Tracker.parse(tracker.url("http")), trio.CapacityLimiter(1)
+            )
             await asker.ask("127.0.0.1", announce)
             assert tracker.heard[-1].info_hash == name
 
@@ -399,12 +402,6 @@ def test_which_places_are_private() -> None:
     for there, first in ((asked, "127.0.0.1"), (odd, "10.0.0.2")):
         with pytest.raises(UnavailableError):
             check_redirect(there, first, "10.0.0.1")
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "::", "ff02::1", "no-such-host.invalid"])
-async def test_no_tracker_is_everybody_or_nobody(host: str) -> None:
-    with pytest.raises(UnavailableError):
-        await Resolver().resolve(Address(host, 80), socket.AF_UNSPEC)
 
 
 async def test_whatever_a_tracker_names_counts_as_its_word() -> None:

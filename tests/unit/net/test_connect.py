@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import trio
 from furymesh.core.errors import EnvironmentFault, HandshakeError, UnavailableError
 from furymesh.core.ids import NodeId
 from furymesh.core.link import Address
-from furymesh.net import connect, strangers
+from furymesh.net import connect, resolving, strangers
 from furymesh.net.addresses import packed_ip, unpacked_ip
-from furymesh.net.connect import Endpoint, listen
+from furymesh.net.connect import MAX_LOOKUPS, Endpoint, listen
 from furymesh.net.identity import Identity, load_or_create
 from furymesh.net.interfaces import reachable_hosts
 from furymesh.net.secure_link import SecureLink
@@ -75,6 +75,7 @@ def test_strangers_from_outside_hear_of_the_port_that_a_router_forwards(
     one.public_port = 40001
     assert one._hello(("1.2.3.4", 9)).listen_port == 40001
     assert one._hello(("192.168.1.4", 9)).listen_port == 7000
+    assert one._hello(("2606:4700::1111", 9)).listen_port == 7000  # no router maps that
     assert one._hello(None).listen_port == 7000
 
 
@@ -127,44 +128,45 @@ async def test_unknown_host(identities: list[Identity]) -> None:
         await Endpoint(identities[0]).dial(Address("nowhere.invalid", 7000))
 
 
+def names(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], list[str]]) -> None:
+    """Have the name servers answer so."""
+
+    def getaddrinfo(host: str, port: int, *rest: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (ip, port)) for ip in answer()]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
 async def test_all_addresses_of_a_host_are_tried(
     identities: list[Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = map(Endpoint, identities)
     async with serving(one) as (address, _):
-
-        def resolve(*args: object) -> list[object]:
-            kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
-            return [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.1", address.port))]
-
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        (await two.dial(Address("several.example", 1))).close()
+        names(monkeypatch, lambda: ["127.0.0.2", "127.0.0.1"])
+        link = await two.dial(Address("several.example", address.port))
+        assert link.remote == ("127.0.0.1", address.port)
+        link.close()
 
 
-async def test_a_mute_name_server_takes_no_thread_of_the_disk_and_delays_no_address(
+async def test_name_servers_that_are_mute_hold_up_a_dial_for_so_long_and_no_other(
     identities: list[Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resolving, "RESOLVE_SECONDS", 0.1)
+    end = threading.Event()
     one, two = map(Endpoint, identities)
-    ask, end = socket.getaddrinfo, threading.Event()
+    async with serving(one) as (address, _):
 
-    def mute(host: str, *rest: Any) -> Any:
-        if host == "mute.example":
+        def mute() -> list[str]:
             end.wait()
-            raise socket.gaierror("no name server")
-        return ask(host, *rest)
+            return []
 
-    async def dial() -> None:
-        with pytest.raises(UnavailableError, match="no such host"):
-            await two.dial(Address("mute.example", 1))
-
-    async with serving(one) as (address, _), trio.open_nursery() as nursery:
-        monkeypatch.setattr(socket, "getaddrinfo", mute)
-        for _ in range(connect.NAMES_AT_ONCE + 1):
-            nursery.start_soon(dial)
-        await until(lambda: two.naming.borrowed_tokens == connect.NAMES_AT_ONCE)
+        names(monkeypatch, mute)
         try:
-            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+            for _ in range(MAX_LOOKUPS + 1):  # the last one waits for a thread
+                with pytest.raises(UnavailableError, match="no name server answers"):
+                    await two.dial(Address("peer.example", 1))
             (await two.dial(address)).close()
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
         finally:
             end.set()
 

@@ -28,7 +28,7 @@ async def test_a_connection_leaves_from_the_port_that_this_process_listens_on(
     listeners: tuple[Listener, Listener],
 ) -> None:
     (lender, port), (other, there) = listeners
-    sock = await connect(socket.AF_INET, ("127.0.0.1", there), local_port=port)
+    sock = await connect(("127.0.0.1", there), local_port=port)
     await trio.lowlevel.wait_readable(other)
     accepted, address = other.accept()
     assert address == ("127.0.0.1", port) == sock.getsockname()
@@ -45,7 +45,7 @@ async def test_a_port_that_is_lent_is_nobody_elses_to_listen_on(
     listeners: tuple[Listener, Listener],
 ) -> None:
     (_, port), (_, there) = listeners
-    sock = await connect(socket.AF_INET, ("127.0.0.1", there), local_port=port)
+    sock = await connect(("127.0.0.1", there), local_port=port)
     with pytest.raises(EnvironmentFault, match="taken"):
         listen(Address("127.0.0.1", port))
     sock.close()
@@ -56,16 +56,16 @@ async def test_a_port_that_is_not_lent_is_not_dialled_from(
 ) -> None:
     (_, port), (_, kept) = listeners
     with pytest.raises(UnavailableError, match=f"cannot dial from port {kept}"):
-        await connect(socket.AF_INET, ("127.0.0.1", port), local_port=kept)
+        await connect(("127.0.0.1", port), local_port=kept)
 
 
 async def test_any_port_will_do_and_can_be_dialled_from_again(
     listeners: tuple[Listener, Listener],
 ) -> None:
     (_, one), (_, other) = listeners
-    first = await connect(socket.AF_INET, ("127.0.0.1", one), local_port=0)
+    first = await connect(("127.0.0.1", one), local_port=0)
     port = first.getsockname()[1]
-    second = await connect(socket.AF_INET, ("127.0.0.1", other), local_port=port)
+    second = await connect(("127.0.0.1", other), local_port=port)
     assert second.getsockname()[1] == port
     first.close()
     second.close()

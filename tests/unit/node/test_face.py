@@ -174,7 +174,7 @@ NOWHERE = "http://127.0.0.1:9/announce"
             {**ALONE, "trackers": [NOWHERE]},
             "nobody who has it was found at trackers"
             " (tracker http://127.0.0.1:9: no connection: connection refused):"
-            " check the id, or name one with --peer",
+            " check the network and the id, or name one with --peer",
         ),
     ],
     ids=["switched off", "dead tracker"],

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from furymesh.core.errors import UnavailableError
 from furymesh.core.ids import FileId, discovery_tag, info_hash
 from furymesh.core.link import Address, Link, Tracker
+from furymesh.discovery import announcing
 from furymesh.node import face
 from furymesh.node.config import Config
 from furymesh.node.runtime import Runtime, open_runtime
@@ -81,6 +83,23 @@ async def test_a_download_is_started_completed_and_ended(tmp_path: Path, of_link
             await until(lambda: tracker.swarms)
             await face.get(shared.link, user, output=tmp_path / "copy")
         assert histories(tracker) == [["started", "stopped"], ["started", "completed", "stopped"]]
+
+
+async def test_the_tracker_of_a_link_is_left_alone_while_a_peer_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "HUNGRY_SECONDS", 0.2)
+    (tmp_path / "film").write_bytes(bytes(300_000))
+    async with open_tracker(TestTracker()) as tracker:
+        seed, user = home(tmp_path, "seed"), home(tmp_path, "user")
+        shared = await share(tmp_path / "film", seed, trackers=[parsed(tracker)])
+        async with serving(seed):
+            await until(lambda: tracker.swarms)
+            begun = trio.current_time()
+            await face.get(shared.link, user, output=tmp_path / "copy", max_download=150_000)
+            assert trio.current_time() - begun > 7 * announcing.HUNGRY_SECONDS
+        # The first look may come before the link; without one there would be three.
+        assert tracker.events().count("") <= 1
 
 
 async def test_a_download_that_fails_is_not_completed(tmp_path: Path) -> None:

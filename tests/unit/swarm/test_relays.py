@@ -249,6 +249,21 @@ async def test_all_who_ask_from_one_machine_get_the_places_of_one(
         await until(lambda: len(client._meetings) == most + 1)
 
 
+async def test_a_relay_on_the_internet_leads_into_no_private_network(tmp_path: Path) -> None:
+    data = blob(3)
+    async with bridge(tmp_path) as there:
+        there.seed.serve(data)
+        for client in there.clients:
+            assert client.link is not None
+            client.link.remote = ("9.9.9.9", client.link.remote[1])
+        summons(there, range(1), (192, 168, 1, 1))
+        await stays(lambda: not there.clients[1]._meetings, 0.1)
+        # Whom it places there is reached all the same: through it.
+        result = await there.leecher.download(data).run(there.leecher.links)
+        assert result.path.read_bytes() == data
+        assert only_link(there.leecher.swarm).relayed
+
+
 @pytest.mark.usefixtures("apart")
 async def test_a_relay_that_tells_of_many_leaves_room_for_others(tmp_path: Path) -> None:
     data = blob(3)
@@ -352,7 +367,7 @@ async def test_both_ends_of_a_connection_that_both_dialled_agree_who_begins(
 async def test_who_dialled_begins_if_the_other_end_only_accepted(tmp_path: Path) -> None:
     async with lab(tmp_path, "one", "two") as peers:
         for here, there in (peers, peers[::-1]):
-            sock = await connect(socket.AF_INET, ("127.0.0.1", there.address.port))
+            sock = await connect(("127.0.0.1", there.address.port))
             other = there.swarm.endpoint
             them = (other.identity.node_id, other.instance)
             link = await here.swarm.endpoint.meet(sock, ("127.0.0.1", 9), them)
