@@ -176,6 +176,16 @@ def folder(root: Path) -> Content:
     return content
 
 
+def no_listing(root: Path, asked: Asked) -> bytes | None:
+    """What nginx answers where a folder is asked for."""
+    path = unquote(asked.path)
+    if ".." in path or not (root / path.lstrip("/")).is_dir():
+        return None
+    if path.endswith("/"):
+        return head(403, content_length=0)
+    return head(301, location=f"{asked.path}/", content_length=0)
+
+
 @asynccontextmanager
 async def serving(
     server: RangeServer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
@@ -200,6 +210,7 @@ async def serving(
 async def main(*arguments: str) -> None:
     address, port, root, log = arguments
     server = RangeServer(folder(Path(root)), port=int(port), log=Path(log))
+    server.misbehave = lambda asked: no_listing(Path(root), asked)
     async with serving(server, address):
         print("listening", flush=True)
         await trio.sleep_forever()

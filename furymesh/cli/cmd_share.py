@@ -37,7 +37,7 @@ def command(
     context: typer.Context,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Files, folders, or URLs of files on servers."),
+        typer.Argument(metavar="PATH", help="Files, folders, or URLs of them on servers."),
     ],
     name: Annotated[
         str | None,
@@ -87,8 +87,8 @@ def command(
     Each PATH is hashed once and then known by its inode, so sharing it again
     is instant. The files stay where they are; a running node serves them at
     once, otherwise start one with `furymesh node`. Downloads fetch from mirrors
-    what no peer has; the file behind an https, http or sftp URL stays there, and
-    its server is the first mirror.
+    what no peer has; the file behind an https, http or sftp URL, or the folder
+    behind an sftp one, stays there, and its server is the first mirror.
     """
     from furymesh.cli.output import say
     from furymesh.cli.passphrase import passphrase_for
@@ -195,6 +195,6 @@ def _served(shared: Shared) -> str:
     if shared.path is None:
         return (
             "Nobody has its manifest yet: run `furymesh node`, or put what --manifest-out writes\n"
-            "beside the file on the server, under the file's name and .furymesh."
+            "beside it on the server, under its name and .furymesh."
         )
     return "Not served yet: run `furymesh node`."

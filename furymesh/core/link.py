@@ -146,7 +146,7 @@ class Mirror:
     @property
     def name(self) -> str:
         """Of what is there, by the last part of the path; untrusted, and may be empty."""
-        return unquote(self.path.partition("?")[0].rpartition("/")[2])
+        return unquote(self.path.partition("?")[0].rstrip("/").rpartition("/")[2])
 
     @property
     def manifest(self) -> Mirror:

@@ -105,8 +105,8 @@ async def share(
 ) -> Shared:
     """Hash a file or folder, put it into the catalog and return its link.
 
-    A `path` may be the URL of a file, https, http or sftp: it is read once and not kept,
-    and its server is the first mirror in the link.
+    A `path` may be the URL of a file, https, http or sftp, or of a folder on an SFTP
+    server: it is read once and not kept, and its server is the first mirror in the link.
 
     Hashing is skipped if the content is unchanged since it was last shared.
     `progress(done, total)` is called from a worker thread with bytes. A node
@@ -140,10 +140,17 @@ async def share(
             name=name,
         )
     else:
-        manifest, size = await survey(remote, hashing, chunk_size, key, tell)
+        found = await survey(remote, hashing, chunk_size, key, tell)
         mirrors = tuple(dict.fromkeys((remote, *mirrors)))
         name = name or remote.name
-        make = partial(record_remote, manifest, name=name, size=size, key=key)
+        make = partial(
+            record_remote,
+            found.manifest,
+            name=name,
+            size=found.size,
+            key=key,
+            skipped=found.skipped,
+        )
 
     def make_in(catalog: Catalog) -> Shared:
         made = make(

@@ -1,16 +1,19 @@
-"""Shares of files that stay on a server: reading one once for its manifest."""
+"""Shares of what stays on a server: reading it once for its manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from furymesh.core.errors import UnavailableError
 from furymesh.core.geometry import Geometry, default_chunk_size
 from furymesh.core.hashing import HashAlgorithm
+from furymesh.core.layout import Layout
 from furymesh.core.link import Mirror
 from furymesh.core.manifest import Manifest
 from furymesh.core.sealing import Sealer, cipher_size
+from furymesh.sources.content import Content
 from furymesh.sources.opening import open_server
 from furymesh.sources.source import UnfitMirrorError
 from furymesh.sources.survey import digests_of
@@ -24,14 +27,23 @@ def mirror_of(path: Path | str) -> Mirror | None:
     return Mirror.parse(text) if text.lower().startswith(_SCHEMES) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found at a mirror's URL; `size` is in plain bytes, `skipped` as in a `Scan`."""
+
+    manifest: Manifest
+    size: int
+    skipped: tuple[str, ...]
+
+
 async def survey(
     mirror: Mirror,
     algorithm: HashAlgorithm,
     chunk_size: int | None,
     key: bytes | None,
     progress: Callable[[int, int], None],
-) -> tuple[Manifest, int]:
-    """The manifest of the file at a mirror's URL, sealed with `key` if given, and its size.
+) -> Survey:
+    """Read the file, or on an SFTP server the folder, at a mirror's URL; sealed with `key`.
 
     `progress` gets the bytes read and bytes in all. Raises UsageError (chunk size),
     UnfitMirrorError, UnavailableError.
@@ -46,14 +58,21 @@ async def survey(
 
     try:
         async with open_server(mirror, own=True, private=False) as server:
-            size = await server.size()
+            found = await server.look()
+            layout = Layout(found.entries, single=found.single)
+            size = layout.plain_size
             geometry = Geometry(size, chunk_size or default_chunk_size(size))
             if sealer:
                 cut = geometry.chunk_size
                 geometry = Geometry(cipher_size(size, cut), cut)
-            digests = await digests_of(server, size, geometry, algorithm, sealer, report)
+            content = Content(layout, geometry, sealer)
+            digests = await digests_of(server, content, algorithm, report)
+            if await server.look() != found:
+                raise UnfitMirrorError("it changed while it was read: share it again")
     except UnfitMirrorError as error:
         raise UnfitMirrorError(f"cannot share {mirror.place}: {error}") from None
     except UnavailableError as error:
         raise UnavailableError(f"cannot read {mirror.place}: {error}; try again later") from None
-    return Manifest.build(algorithm, geometry, digests, sealer=sealer), size
+    entries = None if found.single else found.entries
+    manifest = Manifest.build(algorithm, geometry, digests, entries=entries, sealer=sealer)
+    return Survey(manifest, size, found.skipped)

@@ -11,10 +11,12 @@ from typing import Self, Unpack
 import trio
 
 from furymesh.core.errors import UsageError
+from furymesh.sftp.folders import Tree
 from furymesh.sftp.how import How, More, Transferred
 from furymesh.sftp.loop import Loop
 from furymesh.sftp.options import AnyPath, Options
 from furymesh.sftp.session import CLOSE_SECONDS, OpenFile, Session
+from furymesh.sftp.sound import Status
 
 
 class AsyncConnection(Options):
@@ -92,6 +94,11 @@ class AsyncConnection(Options):
         how = _under_trio(How(atomic, resume, **more))
         loop, session = self._opened()
         return await loop.run_under_trio(session.read(remote, local, how))
+
+    async def look(self, remote: str) -> Status | Tree:
+        """What a file is like, or what is in a folder; raises as `sftp_read`."""
+        loop, session = self._opened()
+        return await loop.run_under_trio(session.look(remote))
 
     @contextlib.asynccontextmanager
     async def open_file(self, remote: str) -> AsyncIterator[RangedFile]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import asyncssh
 from furymesh.core.errors import FuryMeshError, SourceChangedError
 from furymesh.sftp.faults import remotely
 from furymesh.sftp.how import How, Meter
-from furymesh.sftp.pipeline import Window, in_thread, read_whole
+from furymesh.sftp.pipeline import in_thread, reading
 from furymesh.sftp.remote import Remote
 from furymesh.sftp.sound import ReadLocal, Status, sound_prefix
 from furymesh.sftp.upload import Source
@@ -110,20 +110,14 @@ class Download:
 
     async def _receive(self, incoming: IncomingFile, start: int) -> None:
         """Write the source from `start` on, several requests at a time."""
-        remote, end, modified = self.remote, self.status.size, self.status.modified
-        asked = written = start
+        remote, modified = self.remote, self.status.modified
         blocks: list[bytes] = []
-        held = 0
-        async with Window[bytes](remote.read_bytes) as window:
+        written, held = start, 0
+        async with reading(self.file, start, self.status.size, remote.read_bytes) as arriving:
             try:
-                while asked < end or window:
-                    while asked < end and not window.full:
-                        length = min(remote.read_bytes, end - asked)
-                        window.add(read_whole(self.file, asked, length))
-                        asked += length
-                    with remotely(remote.host, self.path, "read"):
-                        blocks.append(await window.first())
-                    held += len(blocks[-1])
+                while block := await self._next(arriving):
+                    blocks.append(block)
+                    held += len(block)
                     if held >= WRITE_BYTES:
                         await in_thread(incoming.write, blocks, written, modified)
                         written += held
@@ -133,3 +127,8 @@ class Download:
                 # What has arrived is kept, whatever ended it.
                 incoming.write(blocks, written, modified)
             self.meter.move(held)
+
+    async def _next(self, arriving: AsyncIterator[bytes]) -> bytes:
+        """The next block, b"" after the last; only its errors are the server's."""
+        with remotely(self.remote.host, self.path, "read"):
+            return await anext(arriving, b"")

@@ -6,11 +6,11 @@ import asyncio
 import os
 import posixpath
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from furymesh.core.errors import (
     InvalidManifestError,
-    NotFoundError,
     ProtocolError,
     UsageError,
 )
@@ -21,6 +21,7 @@ from furymesh.sftp.how import OLD_SUFFIX, How, Meter, Transferred
 from furymesh.sftp.paths import check_file_name
 from furymesh.sftp.pipeline import in_thread
 from furymesh.sftp.remote import Remote
+from furymesh.sftp.sound import Status
 from furymesh.sftp.upload import Source, Upload
 from furymesh.storage.files import (
     fsync_dir,
@@ -107,29 +108,42 @@ async def _for_each(
 
 async def fetch(remote: Remote, source: str, target: Path, how: How) -> Transferred:
     """Download a file or folder; the files of a folder are atomic and resumed one by one."""
-    status = await remote.status(source, follow=True)
-    if status is None:
-        raise NotFoundError(f"there is no {remote.on_host(source)}; check the path")
+    status = await remote.found(source)
     if not status.is_directory:
         meter = Meter(status.size, how.progress)
         await download(remote, source, target.parent, (target.name,), how, meter)
         return meter.result(1)
-    files, directories, skipped = await _walk(remote, source)
-    _check_suffix(files, how)
-    await in_thread(_make_tree, target, directories)
-    meter = Meter(sum(files.values()), how.progress)
+    tree = await walk(remote, source)
+    _check_suffix(tree.files, how)
+    await in_thread(_make_tree, target, tree.directories)
+    meter = Meter(sum(status.size for status in tree.files.values()), how.progress)
 
     async def fetch_one(path: str) -> None:
         place = posixpath.join(source, path)
         await download(remote, place, target, path.split("/"), how, meter)
 
-    await _for_each(sorted(files), fetch_one, how.jobs)
-    return meter.result(len(files), tuple(sorted(skipped)))
+    await _for_each(sorted(tree.files), fetch_one, how.jobs)
+    return meter.result(len(tree.files), tuple(sorted(tree.skipped)))
 
 
-async def _walk(remote: Remote, root: str) -> tuple[dict[str, int], list[str], list[str]]:
-    """Files below `root` with their sizes, directories, and what is neither, all checked."""
-    files: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What is below a folder on a server, its paths checked; `skipped` is neither of the others."""
+
+    files: dict[str, Status]
+    directories: list[str]
+    skipped: list[str]
+
+    @property
+    def empty(self) -> list[str]:
+        """The directories with nothing below them, which is what a table lists."""
+        parents = {posixpath.dirname(path) for path in (*self.files, *self.directories)}
+        return [path for path in self.directories if path not in parents]
+
+
+async def walk(remote: Remote, root: str) -> Tree:
+    """Look through a folder; raises ProtocolError for what no share may hold."""
+    files: dict[str, Status] = {}
     directories: list[str] = []
     skipped: list[str] = []
     pending = [""]
@@ -145,22 +159,17 @@ async def _walk(remote: Remote, root: str) -> tuple[dict[str, int], list[str], l
                     directories.append(path)
                     pending.append(path)
                 elif status.is_file:
-                    files[path] = status.size
+                    files[path] = status
                 else:
                     skipped.append(path)
                 if len(files) + len(directories) + len(skipped) > MAX_ENTRIES:
                     raise InvalidManifestError(f"it holds more than {MAX_ENTRIES} files")
-        check_table([*files, *_empty(directories, files)])
+        tree = Tree(files, directories, skipped)
+        check_table([*files, *tree.empty])
     except InvalidManifestError as error:
         where = remote.on_host(root)
         raise ProtocolError(f"cannot fetch {where}: {error}; rename it there") from error
-    return files, directories, skipped
-
-
-def _empty(directories: list[str], files: dict[str, int]) -> list[str]:
-    """The directories with nothing below them, which is what a table lists."""
-    parents = {posixpath.dirname(path) for path in (*files, *directories)}
-    return [path for path in directories if path not in parents]
+    return tree
 
 
 def _make_tree(root: Path, directories: list[str]) -> None:

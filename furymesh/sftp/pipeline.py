@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -68,7 +68,7 @@ class Window(Generic[T]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def read_whole(file: asyncssh.SFTPClientFile, offset: int, length: int) -> bytes:
+async def _read_whole(file: asyncssh.SFTPClientFile, offset: int, length: int) -> bytes:
     """All of the bytes asked for; raises SourceChangedError where the file ends before."""
     data: bytes = await file.read(length, offset)
     while len(data) < length:  # a server may answer with less than was asked
@@ -81,19 +81,24 @@ async def read_whole(file: asyncssh.SFTPClientFile, offset: int, length: int) ->
     return data
 
 
-async def read_range(
-    file: asyncssh.SFTPClientFile, offset: int, length: int, request_bytes: int
-) -> bytes:
-    """All of the bytes asked for, however many they are; raises as `read_whole`."""
-    blocks: list[bytes] = []
-    asked, end = offset, offset + length
+@contextlib.asynccontextmanager
+async def reading(
+    file: asyncssh.SFTPClientFile, start: int, end: int, request_bytes: int
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The bytes from `start` to `end`, block after block; each raises as `_read_whole`."""
     async with Window[bytes](request_bytes) as window:
-        while asked < end or window:
-            while asked < end and not window.full:
-                window.add(read_whole(file, asked, min(request_bytes, end - asked)))
-                asked += min(request_bytes, end - asked)
-            blocks.append(await window.first())
-    return b"".join(blocks)
+
+        async def blocks() -> AsyncGenerator[bytes, None]:
+            asked = start
+            while asked < end or window:
+                while asked < end and not window.full:
+                    length = min(request_bytes, end - asked)
+                    window.add(_read_whole(file, asked, length))
+                    asked += length
+                yield await window.first()
+
+        async with contextlib.aclosing(blocks()) as stream:
+            yield stream
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> T:

@@ -30,6 +30,7 @@ WRITE = asyncssh.FXF_WRITE
 CREATE = asyncssh.FXF_CREAT
 EMPTY = asyncssh.FXF_TRUNC
 ONLY_NEW = asyncssh.FXF_EXCL
+READ_ONLY = 1  # among the flags of a disk: statvfs@openssh.com
 
 CLEANUP_SECONDS = 5.0  # a server that does not answer must not hold up a failure
 LISTING_SECONDS = 60.0  # for the next name: answers without any could go on for ever
@@ -83,6 +84,13 @@ class Remote:
         except NotFoundError:
             return None
 
+    async def found(self, path: str) -> Status:
+        """What lies at `path` or where a link there leads; raises NotFoundError."""
+        status = await self.status(path, follow=True)
+        if status is None:
+            raise NotFoundError(f"there is no {self.on_host(path)}; check the path")
+        return status
+
     async def status_of(self, file: asyncssh.SFTPClientFile, path: str) -> Status:
         """What is known of an open file."""
         with remotely(self.host, path, "look at"):
@@ -102,8 +110,13 @@ class Remote:
     async def opened(self, path: str, flags: int) -> AsyncIterator[asyncssh.SFTPClientFile]:
         """An open file; a new one is for its owner only."""
         action = "write" if flags & WRITE else "read"
-        with remotely(self.host, path, action):
-            file = await self._client.open(path, flags, _PRIVATE, encoding=None, block_size=0)
+        request = self._client.open(path, flags, _PRIVATE, encoding=None, block_size=0)
+        if flags & WRITE:
+            async with self.writing(path):
+                file = await request
+        else:
+            with remotely(self.host, path, action):
+                file = await request
         try:
             yield file
         except BaseException:
@@ -117,33 +130,38 @@ class Remote:
     @contextlib.asynccontextmanager
     async def source(self, path: str) -> AsyncIterator[tuple[asyncssh.SFTPClientFile, Status]]:
         """A regular file, open for reading; anything else is not opened: a pipe would wait."""
-        found = await self.status(path, follow=True)
-        if found is None:
-            raise NotFoundError(f"there is no {self.on_host(path)}; check the path")
+        found = await self.found(path)
         if not found.is_file:
-            raise EnvironmentFault(f"{self.on_host(path)} is neither a file nor a folder")
+            what = "a folder" if found.is_directory else "neither a file nor a folder"
+            raise EnvironmentFault(f"{self.on_host(path)} is {what}")
         async with self.opened(path, READ) as file:
             yield file, await self.status_of(file, path)
 
     @contextlib.asynccontextmanager
     async def writing(self, path: str) -> AsyncIterator[None]:
-        """Around writes: SFTP has no word for a full disk, so after a failure its room is asked."""
+        """Around writes: SFTP has no word for what a disk refuses, so it is asked afterwards."""
         try:
             with remotely(self.host, path, "write"):
                 yield
         except EnvironmentFault as fault:
-            if isinstance(fault.__cause__, asyncssh.SFTPFailure) and await self._is_full(path):
-                what = f"cannot write {self.on_host(path)}"
-                raise disk_full(what) from fault.__cause__
+            if isinstance(fault.__cause__, asyncssh.SFTPFailure):
+                await self._blame_disk(path, fault.__cause__)
             raise
 
-    async def _is_full(self, path: str) -> bool:
+    async def _blame_disk(self, path: str, cause: asyncssh.SFTPFailure) -> None:
+        """Raise what is wrong with the disk below `path`, if anything is."""
         try:
             with remotely(self.host, path, "look at"):
                 disk = await self._client.statvfs(posixpath.dirname(path) or ".")
         except FuryMeshError:
-            return False
-        return bool(disk.bavail * disk.frsize < self.write_bytes)
+            return
+        what = f"cannot write {self.on_host(path)}"
+        if disk.flags & READ_ONLY:
+            raise EnvironmentFault(
+                f"{what}: the disk there can only be read; choose another place"
+            ) from cause
+        if disk.bavail * disk.frsize < self.write_bytes:
+            raise disk_full(what) from cause
 
     async def cut(self, file: asyncssh.SFTPClientFile, path: str, size: int) -> int:
         """Drop what lies beyond `size`, or all where a server cannot; returns what is left."""

@@ -10,11 +10,11 @@ import asyncssh
 
 from furymesh.core.errors import FuryMeshError
 from furymesh.sftp.faults import HostKey, Seen, connecting, remotely
-from furymesh.sftp.folders import fetch, send
+from furymesh.sftp.folders import Tree, fetch, send, walk
 from furymesh.sftp.how import How, Transferred
 from furymesh.sftp.options import AnyPath, Options
 from furymesh.sftp.paths import local_path, remote_path
-from furymesh.sftp.pipeline import MAX_PACKET, WINDOW_BYTES, read_range
+from furymesh.sftp.pipeline import MAX_PACKET, WINDOW_BYTES, reading
 from furymesh.sftp.remote import Remote
 from furymesh.sftp.sound import Status
 
@@ -61,6 +61,11 @@ class Session:
     async def read(self, remote: str, local: AnyPath, how: How) -> Transferred:
         return await fetch(self._remote, remote_path(remote), local_path(local), how)
 
+    async def look(self, path: str) -> Status | Tree:
+        """What a file is like, or what is in a folder; raises as `read`."""
+        status = await self._remote.found(remote_path(path))
+        return await walk(self._remote, path) if status.is_directory else status
+
     async def open_file(self, path: str) -> OpenFile:
         """A regular file, which the caller closes; raises as `read`."""
         source = self._remote.source(remote_path(path))
@@ -88,7 +93,10 @@ class OpenFile:
     async def read(self, offset: int, length: int) -> bytes:
         """Raises SourceChangedError where the file ends before, and what requests raise."""
         with remotely(self._remote.host, self._path, "read"):
-            return await read_range(self._file, offset, length, self._remote.read_bytes)
+            async with reading(
+                self._file, offset, offset + length, self._remote.read_bytes
+            ) as blocks:
+                return b"".join([block async for block in blocks])
 
     async def close(self) -> None:
         """Ends within CLOSE_SECONDS, whatever the server says: nothing is lost with it."""

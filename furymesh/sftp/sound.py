@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import asyncssh
 
 from furymesh.sftp.how import Verify
-from furymesh.sftp.pipeline import WINDOW_BYTES, Window, in_thread, read_whole
+from furymesh.sftp.pipeline import WINDOW_BYTES, in_thread, reading
 
 # More than was in flight: what a dying server did out of order lies in it.
 TAIL_BYTES = WINDOW_BYTES
@@ -92,14 +92,8 @@ async def _first_difference(
     end: int,
 ) -> int:
     """The first offset from `start` at which the two differ; `end` if none does."""
-    asked = start
-    async with Window[bytes](request_bytes) as window:
-        while start < end:
-            while asked < end and not window.full:
-                length = min(request_bytes, end - asked)
-                window.add(read_whole(file, asked, length))
-                asked += length
-            theirs = await window.first()
+    async with reading(file, start, end, request_bytes) as blocks:
+        async for theirs in blocks:
             ours = await in_thread(read_local, start, len(theirs))
             if ours != theirs:
                 return start + _common(ours, theirs)

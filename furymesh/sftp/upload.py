@@ -95,9 +95,11 @@ class Upload:
                 self.meter.reuse(sound)
                 return
         try:
-            if not how.resume:
+            partial = await remote.status(temporary)
+            if partial and not how.resume:
                 await remote.remove(temporary)
-            await self._fill(temporary, await remote.status(temporary) if how.resume else None)
+                partial = None
+            await self._fill(temporary, partial)
             await remote.replace(temporary, target, aside)
         except AlreadyRunningError:
             raise  # what lies there is another's

@@ -29,11 +29,12 @@ import trio
 
 from furymesh import __version__
 from furymesh.core.errors import FuryMeshError, LinkClosedError, UnavailableError, UsageError
+from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Mirror
 from furymesh.core.paths import shown
 from furymesh.core.peer_state import MIRROR_REQUESTS
 from furymesh.sources.guard import Guard
-from furymesh.sources.source import MirrorBusyError, Take, UnfitMirrorError
+from furymesh.sources.source import Found, MirrorBusyError, Take, UnfitMirrorError
 
 CONNECT_SECONDS = 10.0  # a SYN and two retries, then TLS
 READ_SECONDS = 15.0  # of silence in an answer; the scheduler asks others long before
@@ -79,6 +80,10 @@ class HttpServer:
 
     async def size(self) -> int:
         return await self._follow(_Range("", 0, 1), lambda data: None)
+
+    async def look(self) -> Found:
+        # Folders are shown to people only, by each web server in its own way.
+        return Found((Entry("", EntryKind.FILE, await self.size()),), single=True)
 
     async def _follow(self, wanted: _Range, take: Take) -> int:
         """Ask where the file is, or was redirected to before; the file's size."""
@@ -129,7 +134,7 @@ class HttpServer:
             with _translating():
                 response = await self._transport.handle_async_request(request)
                 try:
-                    answer = self._check(response, wanted)
+                    answer = self._check(response, wanted, where)
                     if response.status_code == 206:
                         await _take_in(response, wanted.length, take)
                     return answer
@@ -152,7 +157,7 @@ class HttpServer:
             old, self._transport = self._transport, _new_transport()
             await old.aclose()
 
-    def _check(self, response: httpx.Response, wanted: _Range) -> int | str:
+    def _check(self, response: httpx.Response, wanted: _Range, where: Mirror) -> int | str:
         """The size of the file, or whereto the answer redirects; raises if it is unfit."""
         status, headers = response.status_code, response.headers
         if status in _REDIRECTS and "location" in headers:
@@ -160,6 +165,11 @@ class HttpServer:
         if status == 416 and wanted.size is None and headers.get("content-range") == "bytes */0":
             return 0
         what = shown(wanted.path) or "the file"
+        if status in (200, 403) and where.path.partition("?")[0].endswith("/"):
+            raise UnfitMirrorError(
+                f"{what} seems to be a folder, which web servers do not list for programs:"
+                " share a copy of it, with --mirror"
+            )
         if status != 206:
             raise _refusal(response, what, before=wanted.path in self._validators)
         if headers.get("content-encoding", "identity") != "identity":

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import trio
 
 from furymesh.core.errors import FuryMeshError, UnavailableError
+from furymesh.core.layout import Entry, EntryKind
 from furymesh.core.link import Mirror
 from furymesh.core.paths import shown
 from furymesh.sftp import AsyncConnection
 from furymesh.sftp.connection import RangedFile
+from furymesh.sftp.folders import Tree
 from furymesh.sftp.url import parse
 from furymesh.sources.guard import Guard
-from furymesh.sources.source import Take, UnfitMirrorError
+from furymesh.sources.source import Found, Take, UnfitMirrorError
 
 # Bytes at a time: a read has enough in flight for any road, and what came shows that
 # the server lives.
@@ -49,9 +52,19 @@ class SftpServer:
             async with self._opened("") as file:
                 return file.size
 
+    async def look(self) -> Found:
+        with _translating():
+            there = await self._connection.look(self._path(""))
+        if isinstance(there, Tree):
+            return _folder(there)
+        return Found((Entry("", EntryKind.FILE, there.size),), single=True, times=(there.modified,))
+
+    def _path(self, path: str) -> str:
+        return parse(str(self._mirror.below(path))).path
+
     @asynccontextmanager
     async def _opened(self, path: str) -> AsyncIterator[RangedFile]:
-        opening = self._connection.open_file(parse(str(self._mirror.below(path))).path)
+        opening = self._connection.open_file(self._path(path))
         async with self._opening:
             if path not in self._files and len(self._files) < MAX_OPEN:
                 self._files[path] = await self._open_files.enter_async_context(opening)
@@ -60,6 +73,17 @@ class SftpServer:
         else:
             async with opening as file:
                 yield file
+
+
+def _folder(tree: Tree) -> Found:
+    """What a share of the folder would have if it were made where the folder is."""
+    entries = [Entry(path, EntryKind.DIRECTORY, 0) for path in tree.empty]
+    for path, status in tree.files.items():
+        kind = EntryKind.EXECUTABLE if status.mode & stat.S_IXUSR else EntryKind.FILE
+        entries.append(Entry(path, kind, status.size))
+    entries.sort(key=lambda entry: entry.path.encode())
+    times = tuple(tree.files[path].modified for path in sorted(tree.files))
+    return Found(tuple(entries), skipped=tuple(sorted(tree.skipped)), times=times)
 
 
 @asynccontextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from furymesh.core.errors import PeerError, UnavailableError
+from furymesh.core.layout import Entry
 
 # Takes bytes in their order, at once and without raising.
 Take = Callable[[bytes], None]
@@ -23,6 +25,20 @@ class MirrorBusyError(UnavailableError):
         self.seconds = seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, whose path is "", or a folder as a share has it; equal while it does not change.
+
+    `skipped` are paths that a share leaves out, `times` those of the files' last
+    changes where they are told, in seconds.
+    """
+
+    entries: tuple[Entry, ...]
+    single: bool = False
+    skipped: tuple[str, ...] = ()
+    times: tuple[int, ...] = ()
+
+
 class Server(Protocol):
     """One mirror. Several reads may run at once; any may be cancelled.
 
@@ -36,3 +52,6 @@ class Server(Protocol):
 
     async def size(self) -> int:
         """The size in bytes of the file at the mirror's own URL."""
+
+    async def look(self) -> Found:
+        """What is at the mirror's own URL."""

@@ -121,8 +121,9 @@ def record_remote(
     private: bool,
     trackers: tuple[Tracker, ...],
     mirrors: tuple[Mirror, ...],
+    skipped: tuple[str, ...] = (),
 ) -> Share:
-    """Put a file of `size` plain bytes that is at mirrors alone into the catalog.
+    """Put a file or folder of `size` plain bytes that is at mirrors alone into the catalog.
 
     Raises EnvironmentFault.
     """
@@ -140,7 +141,7 @@ def record_remote(
         mirrors=mirrors,
     )
     catalog.add(entry, manifest)
-    return _shared(entry, manifest)
+    return _shared(entry, manifest, skipped=skipped)
 
 
 def _shared(

@@ -9,10 +9,11 @@ import trio
 
 from furymesh.core.scheduler import Action, Request, Scheduler
 from furymesh.net.tasks import open_tasks
+from furymesh.sources.content import Content
 from furymesh.storage.workspace import Workspace
 from furymesh.swarm.arrivals import Arrivals
 from furymesh.swarm.events import Connected, Event, Note
-from furymesh.swarm.mirrors import FOUND, Content, Feed, Lane
+from furymesh.swarm.mirrors import FOUND, Feed, Lane
 from furymesh.swarm.progress import IdleClock, Tally
 from furymesh.swarm.share import Share
 from furymesh.wire import messages as m

@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from furymesh.core.errors import LinkClosedError, UnavailableError
-from furymesh.core.geometry import Geometry
 from furymesh.core.ids import NodeId
-from furymesh.core.layout import Layout
 from furymesh.core.link import Mirror
 from furymesh.core.peer_state import MIRROR_REQUESTS
-from furymesh.core.sealing import Sealer, carried_range
 from furymesh.net.tasks import open_tasks
 from furymesh.net.throttle import Budget, take_turn
+from furymesh.sources.content import Content, Part
 from furymesh.sources.opening import open_server
 from furymesh.sources.source import MirrorBusyError, Server, Take, UnfitMirrorError
 from furymesh.wire import messages as m
@@ -41,17 +39,9 @@ CONNECTING, CONNECTED = "connecting", "connected"
 FIRST_BACKOFF = 1.0  # seconds before a mirror that failed is tried again, doubled each time
 MAX_BACKOFF = 30.0
 BUSY_SECONDS = 10.0  # of rest, where a busy mirror does not say for how long
+SFTP_REQUESTS = 16  # small files under way: one connection carries them all
 # After which a mirror that fell silent, and whose chunks went to others, is tried again.
 REVIVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What is read from a mirror: the plain files, sealed here if the share is."""
-
-    layout: Layout
-    geometry: Geometry
-    sealer: Sealer | None
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +77,9 @@ class Feed:
         self._mirror = mirror
         self._own = own
         self._private = private
-        self._at_once = trio.CapacityLimiter(MIRROR_REQUESTS)
+        self._at_once = trio.CapacityLimiter(
+            SFTP_REQUESTS if mirror.scheme == "sftp" else MIRROR_REQUESTS
+        )
         self._feeds: Feeds
         self._content: Content
         self._budgets: Sequence[Budget] = ()
@@ -178,14 +170,15 @@ class Feed:
                 await self._feeds.room()
             if lane.scope.cancel_called:
                 return
-            if self._content.sealer is None:
-                await self._bring_plain(lane)
+            only = self._content.as_it_is(lane.chunk)
+            if only is not None:
+                await self._stream(lane, only)
             else:
-                await self._bring_sealed(lane, self._content.sealer)
+                self._put(lane, 0, await self._content.read(lane.chunk, self._read_quietly))
             if self.lanes.get(lane.chunk) is lane:
                 del self.lanes[lane.chunk]
 
-    async def _bring_plain(self, lane: Lane) -> None:
+    async def _stream(self, lane: Lane, part: Part) -> None:
         filled = 0
 
         def take(data: bytes) -> None:
@@ -193,19 +186,18 @@ class Feed:
             self._put(lane, filled, data)
             filled += len(data)
 
-        await self._read(lane.chunk, take)
+        await self._read(part, take)
 
-    async def _bring_sealed(self, lane: Lane, sealer: Sealer) -> None:
-        plain = bytearray()
+    async def _read_quietly(self, part: Part, take: Take) -> None:
+        """Read what is not yet bytes of a chunk, but shows that the mirror lives."""
 
-        def take(data: bytes) -> None:
-            plain.extend(data)
+        def stir(data: bytes) -> None:
+            take(data)
             self._feeds.stirs(self, len(data))
 
-        await self._read(lane.chunk, take)
-        self._put(lane, 0, sealer.seal(lane.chunk, plain))
+        await self._read(part, stir)
 
-    def _put(self, lane: Lane, offset: int, data: bytes) -> None:
+    def _put(self, lane: Lane, offset: int, data: bytes | bytearray) -> None:
         """Bytes of a lane's chunk have come."""
         if lane.scope.cancel_called:
             return
@@ -215,31 +207,23 @@ class Feed:
         view[:] = data
         self._feeds.filled(lane, piece)
 
-    async def _read(self, chunk: int, take: Take) -> None:
-        """Read what a chunk holds, wherever its files are cut."""
-        content, layout = self._content, self._content.layout
-        plain = carried_range(content.geometry, chunk, sealed=content.sealer is not None)
-        for number, offset, length in layout.segments(*plain):
-            file = layout.files[number]
-            await self._read_file(file.path, file.size, offset, length, take)
-
-    async def _read_file(self, path: str, size: int, offset: int, length: int, take: Take) -> None:
+    async def _read(self, part: Part, take: Take) -> None:
         """Read a range; what came before a connection broke is not asked for again."""
-        end = offset + length
+        offset, end = part.offset, part.offset + part.length
         while offset < end:
             limits = [budget.record for budget in self._budgets if budget.record]
-            part = min([*limits, end - offset])
-            await take_turn(self._budgets, part)
+            length = min([*limits, end - offset])
+            await take_turn(self._budgets, length)
             try:
                 async with self._at_once:
-                    offset += await self._request(path, size, offset, part, take)
+                    offset += await self._request(part, offset, length, take)
             except MirrorBusyError as error:
                 others = self._at_once.borrowed_tokens
                 if not others or error.seconds is not None:
                     raise
                 self._at_once.total_tokens = others  # it serves no more at once
 
-    async def _request(self, path: str, size: int, offset: int, length: int, take: Take) -> int:
+    async def _request(self, part: Part, offset: int, length: int, take: Take) -> int:
         """One request; returns the bytes that came, fewer only if some did."""
         came = 0
         asked = trio.current_time()
@@ -252,7 +236,7 @@ class Feed:
             take(data)
 
         try:
-            await self._server.read(path, size, offset, length, count)
+            await self._server.read(part.path, part.size, offset, length, count)
         except LinkClosedError:
             if not came:
                 raise
@@ -260,6 +244,8 @@ class Feed:
 
     def _answered(self, seconds: float) -> None:
         """The first bytes of an answer came, so long after it was asked for."""
+        if self.dropped:  # the answer was on its way already
+            return
         if not self.connected:
             self.state = CONNECTED
             self._feeds.answered(self)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tabulate
 
-from tests.bench import conditions, loopback, shaped, single, syncing
+from tests.bench import by_sftp, conditions, loopback, shaped, single, syncing
 from tests.bench.measure import Options, Outcome
 from tests.bench.process import BenchError, cpu_busy
 from tests.waiting import looks
@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[Options], list[Outcome]]] = {
     "3": loopback.one_seed,
     **single.ROWS,
     **syncing.ROWS,
+    **by_sftp.ROWS,
     **shaped.ROWS,
     **conditions.ROWS,
 }

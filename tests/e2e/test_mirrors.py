@@ -11,10 +11,15 @@ import pytest
 from tests.e2e.mesh import Mesh, RunningNode, same, write_blob
 from tests.sftp.servers import KINDS as SFTP_KINDS
 from tests.sftp.servers import Server
+from tests.sftp.servers import serving as sftp_serving
 from tests.waiting import block_until
 from tests.web import KINDS, WebServer, web_server
 
 SIZE = 3_000_000
+FOLDER = (
+    "the file seems to be a folder, which web servers do not list for programs:"
+    " share a copy of it, with --mirror"
+)
 
 
 @pytest.fixture(params=KINDS[:1])
@@ -45,7 +50,7 @@ def test_a_file_on_a_server_becomes_a_swarm(mesh: Mesh, web: WebServer, tmp_path
     record = told.last
     assert (record["name"], record["size"], record["path"]) == ("film.bin", SIZE, url)
     assert f"&mirror=http://127.0.0.1:{web.port}/film.bin" in record["link"]
-    assert web.sent <= SIZE + 1, "it is read once"
+    assert web.sent <= SIZE + 2, "it is read once, and looked at before and after"
     assert url in mesh.call("ann", "list").out
     node = mesh.node("ann")
     before = web.sent
@@ -146,28 +151,58 @@ def test_a_node_uses_a_mirror_tells_of_it_and_shares_on(
     node.process.expect_err("finished")
 
 
-def test_a_file_on_an_sftp_server_becomes_a_swarm(mesh: Mesh, tmp_path: Path) -> None:
-    server = Server(SFTP_KINDS[0])
-    try:
-        keys = tmp_path / ".ssh"  # of the home that the processes have
-        keys.mkdir(mode=0o700)
-        (keys / "id_ed25519").write_bytes(server.key.read_bytes())
-        (keys / "id_ed25519").chmod(0o600)
-        (keys / "known_hosts").write_bytes(server.known_hosts.read_bytes())
-        film = write_blob(tmp_path / "film.bin", SIZE)
-        url = f"sftp://{server.username}@127.0.0.1:{server.port}{film}"
-        link, node = shared(mesh, "ann", url)
-        complete = mesh.get("bob", link, "--mirror", url, peers=[node.address])
-        assert same(Path(complete["path"]), film)
-        assert [(peer["address"], peer["bytes"]) for peer in complete["peers"]] == [(url, SIZE)]
-    finally:
-        server.close()
+@pytest.fixture(params=SFTP_KINDS[:1])
+def sftp(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """An SFTP server that lets the users of the mesh in."""
+    with sftp_serving(request.param) as server:
+        server.let_in(tmp_path)
+        yield server
+
+
+@pytest.mark.parametrize("sftp", SFTP_KINDS, indirect=True)
+def test_a_file_on_an_sftp_server_becomes_a_swarm(mesh: Mesh, sftp: Server, tmp_path: Path) -> None:
+    film = write_blob(tmp_path / "film.bin", SIZE)
+    url = sftp.url(film)
+    link, node = shared(mesh, "ann", url)
+    complete = mesh.get("bob", link, "--mirror", url, peers=[node.address])
+    assert same(Path(complete["path"]), film)
+    assert [(peer["address"], peer["bytes"]) for peer in complete["peers"]] == [(url, SIZE)]
+
+
+def test_a_folder_on_an_sftp_server_is_the_share_that_it_would_be_here(
+    mesh: Mesh, sftp: Server, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "empty").mkdir(parents=True)
+    for number in range(3):
+        (photos / str(number)).mkdir()
+    for number in range(40):
+        write_blob(photos / f"{number % 3}" / f"ü {number}.jpg", 3_000 * number, seed=number)
+    (photos / "run.sh").write_text("true")
+    (photos / "run.sh").chmod(0o755)
+    (photos / "link").symlink_to("run.sh")
+    here = mesh.run("cleo", "share", photos, "--json").last
+    told = mesh.run("ann", "share", f"{sftp.url(photos)}/", "--json")
+    assert told.code == 0, told.err
+    assert "Left out: link" in told.err
+    for same_key in ("file_id", "name", "size", "chunks"):
+        assert told.last[same_key] == here[same_key]
+    node = mesh.node("ann")
+    link = str(told.last["link"])
+    complete = mesh.get("bob", link, "--mirror", sftp.url(photos), peers=[node.address])
+    into = Path(complete["path"])
+    for path in photos.rglob("*.jpg"):
+        assert same(into / path.relative_to(photos), path)
+    assert (into / "run.sh").stat().st_mode & 0o100
+    assert (into / "empty").is_dir()
+    assert {peer["found"] for peer in complete["peers"]} == {"mirror"}
 
 
 def test_what_cannot_be_shared_is_said(mesh: Mesh, web: WebServer) -> None:
     for path, reason in (
         ("none.bin", "it does not have the file (HTTP 404)"),
-        ("photos", "it does not give the file to everybody (HTTP 403)"),
+        ("photos", FOLDER),
+        ("photos/", FOLDER),
     ):
         failed = mesh.call("ann", "share", web.url(path))
         assert failed.code == 1

@@ -20,7 +20,7 @@ LONG_AGO = 1_000_000_000  # seconds; a source that nobody has changed lately
 
 
 EVERY_PAIR = "test_transfers"  # the module that tries every face with every kind of server
-QUICK_PAIRS = [("openssh", "sync"), ("asyncssh", "async")]
+QUICK_PAIRS = [(KINDS[0], "sync"), (KINDS[-1], "async")]  # of asyncssh alone both
 
 
 @pytest.hookimpl(tryfirst=True)

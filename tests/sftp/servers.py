@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncssh
 
@@ -80,6 +81,17 @@ class Server:
             "keys": [self.key],
             "known_hosts": self.known_hosts,
         }
+
+    def url(self, path: object, host: str = "127.0.0.1") -> str:
+        return f"sftp://{self.username}@{host}:{self.port}{quote(str(path))}"
+
+    def let_in(self, home: Path) -> None:
+        """Make the home that of a user who knows the server, and whom it lets in."""
+        keys = home / ".ssh"
+        keys.mkdir(mode=0o700)
+        (keys / "id_ed25519").write_bytes(self.key.read_bytes())
+        (keys / "id_ed25519").chmod(0o600)
+        (keys / "known_hosts").write_bytes(self.known_hosts.read_bytes())
 
     def start(self) -> None:
         """Begin to serve, or go on after `kill`."""

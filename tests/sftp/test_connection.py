@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from furymesh.core.errors import (
 )
 from furymesh.sftp import AsyncConnection, Connection
 from furymesh.sftp.options import Options
+from tests.sftp.agent import holding
 from tests.sftp.servers import Server
-from tests.waiting import block_until
 
 
 def connect(face: str, arguments: dict[str, Any]) -> None:
@@ -152,17 +151,12 @@ def test_a_sealed_key_wants_its_passphrase(
 def test_the_agent_is_asked_unless_that_is_declined(
     server: Server, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = str(tmp_path / "agent")
-    with subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL) as agent:
-        try:
-            block_until(lambda: os.path.exists(place))
-            monkeypatch.setenv("SSH_AUTH_SOCK", place)
-            subprocess.run(["ssh-add", "-q", server.key], check=True)
-            connect(way, server.address | {"keys": None})
-            with pytest.raises(HandshakeError, match="refuses this user"):
-                connect(way, server.address | {"keys": None, "agent": False})
-        finally:
-            agent.terminate()
+    place = tmp_path / "agent"
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
+    with holding(server.key, place):
+        connect(way, server.address | {"keys": None})
+        with pytest.raises(HandshakeError, match="refuses this user"):
+            connect(way, server.address | {"keys": None, "agent": False})
 
 
 def test_secrets_show_nowhere(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,6 +235,22 @@ def test_a_read_only_directory_is_named(kind: str, face: Face, make_file: MakeFi
             face.write(server, source, str(target), atomic=True)
         assert target.read_bytes() == b"old"
         directory.chmod(0o755)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_read_only_disk_is_named(
+    server: Server, face: Face, make_file: MakeFile, small_disk: Path, direction: str
+) -> None:
+    source, target = make_file("source", MIB), small_disk / "target"
+    target.write_bytes(b"old")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for resume in (False, True):
+        reason = "can only be read; choose another|read-only file system; choose a place"
+        with pytest.raises(EnvironmentFault, match=f"cannot write .*target.*({reason})"):
+            getattr(face, direction)(
+                server, *names_of(direction, source, target), atomic=True, resume=resume
+            )
+    assert target.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("old", [None, 100])

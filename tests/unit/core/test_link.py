@@ -235,7 +235,7 @@ def test_what_a_mirror_says_of_itself() -> None:
     assert (server.user, server.address.port, server.place) == ("ann", 22, "sftp://ann@h/x")
     assert Mirror.parse("http://h:8080/").authority == "h:8080"
     assert Mirror.parse("http://h:80/").authority == "h"
-    assert Mirror.parse("http://h/a/").name == ""
+    assert (Mirror.parse("http://h/a/").name, Mirror.parse("http://h/").name) == ("a", "")
     assert Mirror.parse("http://h/a/?x=/y").manifest.path == "/a.furymesh?x=/y"
 
 

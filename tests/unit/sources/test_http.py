@@ -81,7 +81,7 @@ async def test_ranges_come_over_one_connection_and_it_knows_the_size() -> None:
 
 async def test_several_ranges_come_at_once() -> None:
     async with (
-        serving(RangeServer(one_file(DATA), pause=0.01)) as server,
+        serving(RangeServer(one_file(DATA), pause=0.1)) as server,
         reading(server.url()) as reader,
     ):
         got: dict[int, bytes] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from urllib.parse import quote
 
 import pytest
 import trio
@@ -32,18 +31,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def at_home(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The home directory of a user whom the server lets in."""
-    keys = tmp_path / ".ssh"
-    keys.mkdir(mode=0o700)
-    (keys / "id_ed25519").write_bytes(server.key.read_bytes())
-    (keys / "id_ed25519").chmod(0o600)
-    (keys / "known_hosts").write_bytes(server.known_hosts.read_bytes())
+    server.let_in(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return tmp_path
 
 
 def mirror(server: Server, path: Path, host: str = "127.0.0.1") -> Mirror:
-    return Mirror.parse(f"sftp://{server.username}@{host}:{server.port}{quote(str(path))}")
+    return Mirror.parse(server.url(path, host))
 
 
 async def test_ranges_of_a_file_come_several_at_once(server: Server, at_home: Path) -> None:
@@ -83,7 +78,7 @@ async def test_what_is_not_there_as_it_should_be_makes_a_mirror_unfit(
     for path, size, word in (
         (at_home / "f", SIZE - 1, f"the file has {SIZE} bytes there, not {SIZE - 1}"),
         (at_home / "none", SIZE, "there is no"),
-        (at_home, SIZE, "neither a file"),
+        (at_home, SIZE, "is a folder"),
     ):
         with pytest.raises(UnfitMirrorError, match=word):
             async with open_server(mirror(server, path), own=True, private=False) as source:

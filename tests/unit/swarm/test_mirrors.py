@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from furymesh.core.scheduler import Scheduler
 from furymesh.core.sealing import Sealer, cipher_size, plain_range
 from furymesh.discovery.book import Source
 from furymesh.net.throttle import Budget
+from furymesh.sources.source import Take
 from furymesh.storage.manifests import encode_manifest
 from furymesh.storage.order import Order, Settings
 from furymesh.swarm import beside, dialling
@@ -114,22 +115,28 @@ async def test_two_downloads_share_what_the_mirror_sends_once(tmp_path: Path) ->
         assert server.sent <= 1.1 * len(data)
 
 
-async def test_a_folder_lies_below_its_mirror_in_parts_of_files(tmp_path: Path) -> None:
-    rng, root = Random(3), tmp_path / "site" / "pub"
-    sizes = {"a/x y": 3 * CHUNK + 5, "b": 0, "c/ü": 10, "d": CHUNK, "e": 2 * CHUNK - 7}
-    content = b""
+def folder_of(root: Path, sizes: Mapping[str, int], chunk: int = CHUNK) -> tuple[Manifest, bytes]:
+    """Make the files, named in the order of the stream; its manifest, and the stream."""
+    rng, content = Random(3), b""
     for name, size in sizes.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         data = rng.randbytes(size)
         (root / name).write_bytes(data)
         content += data
     digests = b"".join(
-        HashAlgorithm.BLAKE3.digest(content[at : at + CHUNK])
-        for at in range(0, len(content), CHUNK)
+        HashAlgorithm.BLAKE3.digest(content[at : at + chunk])
+        for at in range(0, len(content), chunk)
     )
     entries = [Entry(name, EntryKind.FILE, size) for name, size in sizes.items()]
-    geometry = Geometry(len(content), CHUNK)
+    geometry = Geometry(len(content), chunk)
     manifest = Manifest.build(HashAlgorithm.BLAKE3, geometry, digests, entries=entries)
+    return manifest, content
+
+
+async def test_a_folder_lies_below_its_mirror_in_parts_of_files(tmp_path: Path) -> None:
+    root = tmp_path / "site" / "pub"
+    sizes = {"a/x y": 3 * CHUNK + 5, "b": 0, "c/ü": 10, "d": CHUNK, "e": 2 * CHUNK - 7}
+    manifest, content = folder_of(root, sizes)
     async with (
         serving(RangeServer(folder(tmp_path / "site"))) as server,
         lab(tmp_path, "origin", "leech") as (origin, leech),
@@ -139,6 +146,23 @@ async def test_a_folder_lies_below_its_mirror_in_parts_of_files(tmp_path: Path) 
         result = await download(leech, order, origin).run(leech.links)
         for name in sizes:
             assert (result.path / name).read_bytes() == (root / name).read_bytes()
+        assert server.sent == len(content)
+
+
+async def test_of_small_files_several_are_fetched_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "site"
+    manifest, content = folder_of(root, {f"{number:02}": 100 + number for number in range(50)})
+    assert manifest.header.geometry.chunk_count == 1
+    async with (
+        serving(RangeServer(folder(root), pause=0.02, breaks_after=60)) as server,
+        lab(tmp_path, "origin", "leech") as (origin, leech),
+    ):
+        carry(origin, manifest)
+        order = order_of(leech, manifest.file_id, server.url("/"))
+        result = await download(leech, order, origin).run(leech.links)
+        for path in root.iterdir():
+            assert (result.path / path.name).read_bytes() == path.read_bytes()
+        assert server.most == MIRROR_REQUESTS, "and no more of them"
         assert server.sent == len(content)
 
 
@@ -239,6 +263,33 @@ async def test_a_mirror_that_is_found_out_while_it_is_connected_to_is_not_used(
     with trio.fail_after(1):
         await feed.run(stand_in, stand_in, ())
     assert (told, feed.state) == (["dropped"], "it lied")
+
+
+async def test_why_a_mirror_was_dropped_stays_though_another_answer_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def opened(*_: object, **__: object) -> AsyncIterator[object]:
+        yield SimpleNamespace(read=read)
+
+    async def read(path: str, size: int, offset: int, length: int, take: Take) -> None:
+        if not late:
+            late.append(offset)
+            with trio.CancelScope(shield=True):  # an answer that is on its way already
+                await until(lambda: running.share.mirrors[0].dropped)
+        take(bytes(length))
+
+    late: list[int] = []
+    monkeypatch.setattr(module, "open_server", opened)
+    async with lab(tmp_path, "origin", "leech") as (origin, leech):
+        carry(origin, manifest_of(DATA))
+        order = order_of(leech, manifest_of(DATA).file_id, "http://127.0.0.1/f")
+        running = download(leech, order, origin, timeout=0.7)
+        with pytest.raises(UnavailableError):
+            await running.run(leech.links)
+        assert late
+        (note,) = notes(leech)
+        assert note.endswith("is not used: it sent a chunk that is not the share's")
 
 
 @pytest.mark.parametrize(
