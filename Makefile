@@ -41,7 +41,7 @@ bench: $(READY)  ## furymesh beside libtorrent, aria2 and rsync; see docs/perfor
 	$(BIN)/python -m tests.bench
 
 torture: $(READY)  ## the long forms of the tests: many kills, many seeds
-	$(BIN)/python -m pytest -q -m slow -n 3 --dist loadgroup --timeout 3600 \
+	$(BIN)/python -m pytest -q -m slow -n 3 --dist worksteal --timeout 3600 \
 	  -p tests.reliability --keep-table docs/reliability.md
 
 fuzz: $(READY)  ## every parser on hostile input; FUZZ_SECONDS for each, 300 unless told

@@ -10,11 +10,6 @@ import pytest
 
 from tests.e2e.mesh import Mesh
 
-# Where long forms run side by side (`make torture`): what mostly waits, what mostly
-# computes, and the rest, whose tests follow each other.
-BESIDE = {"test_soak.py": "waits", "fuzz": "computes", "power": "computes"}
-
-
 def pytest_configure() -> None:
     """As at a terminal: who runs the tests in the background may have SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -22,9 +17,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = next((BESIDE[part] for part in item.path.parts if part in BESIDE), "acts")
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The longest begins first: the others go past it on other processors."""
+    items.sort(key=lambda item: item.path.name != "test_soak.py")
 
 
 @pytest.fixture

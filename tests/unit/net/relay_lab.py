@@ -48,10 +48,10 @@ class Guest(Shareless):
         return link
 
     async def come(self, *tags: bytes) -> None:
-        hosted = self.place.relay.hosted
         self.link = await self.dial(RENDEZVOUS)
         self.place.tasks.start_soon(self.link.run, self)
-        await until(lambda: self.place.relay.hosted > hosted)
+        hosted = self.place.relay._rendezvous.link_to
+        await until(lambda: hosted(self.endpoint.process))
         self.name(*tags)
 
     def name(self, *tags: bytes) -> None:

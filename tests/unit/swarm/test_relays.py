@@ -256,6 +256,7 @@ async def test_a_relay_on_the_internet_leads_into_no_private_network(tmp_path: P
         for client in there.clients:
             assert client.link is not None
             client.link.remote = ("9.9.9.9", client.link.remote[1])
+            client._meetings.relay = "9.9.9.9"
         summons(there, range(1), (192, 168, 1, 1))
         await stays(lambda: not there.clients[1]._meetings, 0.1)
         # Whom it places there is reached all the same: through it.
