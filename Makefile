@@ -9,6 +9,7 @@ PURE := tests/unit/core tests/unit/wire
 # tests that wait beside tests that compute, so that neither lets the machine stand idle.
 TIMED := tests/e2e/test_limits.py tests/hostile/test_floods.py \
   $(patsubst %,tests/netns/test_%.py,conditions lab lan mirrors nat relay)
+LONG := -q -m slow --timeout 3600 -p tests.reliability --keep-table docs/reliability.md
 
 .PHONY: demo test coverage lint bench torture fuzz mutants proto lock clean
 
@@ -40,9 +41,9 @@ lint: $(READY)
 bench: $(READY)  ## furymesh beside libtorrent, aria2 and rsync; see docs/performance.md
 	$(BIN)/python -m tests.bench
 
-torture: $(READY)  ## the long forms of the tests: many kills, many seeds
-	$(BIN)/python -m pytest -q -m slow -n 3 --dist worksteal --timeout 3600 \
-	  -p tests.reliability --keep-table docs/reliability.md
+torture: $(READY)  ## the long forms of the tests: many kills, many seeds; less than an hour
+	$(BIN)/python -m pytest $(LONG) -n 3 --dist worksteal $(addprefix --ignore=,$(TIMED))
+	$(BIN)/python -m pytest $(LONG) $(TIMED)
 
 fuzz: $(READY)  ## every parser on hostile input; FUZZ_SECONDS for each, 300 unless told
 	$(BIN)/python -m tests.fuzz

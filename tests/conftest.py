@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.mesh import Mesh
 
+
 def pytest_configure() -> None:
     """As at a terminal: who runs the tests in the background may have SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
