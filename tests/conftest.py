@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ def pytest_configure() -> None:
     """As at a terminal: who runs the tests in the background may have SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("COLUMNS", None)  # set where tests share the processors: no terminal is meant
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,6 +52,7 @@ class TestTracker:
         self.connections: set[int] = set()
         self.reply: Callable[[str], bytes] | None = None  # instead of an HTTP answer
         self.packet_reply: Callable[[bytes], bytes | None] | None = None  # of a UDP one
+        self.tell: Callable[[Heard], None] = lambda heard: None
         self.port = 0
 
     def url(self, scheme: str) -> str:
@@ -64,6 +65,7 @@ class TestTracker:
     def _announced(self, heard: Heard) -> list[tuple[str, int]]:
         """The swarm without those who leave it, at most as many as were asked for."""
         self.heard.append(heard)
+        self.tell(heard)
         swarm = self.swarms.setdefault(heard.info_hash, set())
         if heard.event == "stopped":
             swarm.discard((heard.ip, heard.port))
@@ -209,8 +211,12 @@ async def open_tracker(
 
 
 async def _serve(host: str) -> None:
+    def say(event: str, **facts: object) -> None:
+        print(json.dumps({"event": event, **facts}), flush=True)
+
     async with open_tracker(TestTracker(host)) as tracker:
-        print(json.dumps({"event": "up", "port": tracker.port}), flush=True)
+        tracker.tell = lambda heard: say("announced", place=f"{heard.ip}:{heard.port}")
+        say("up", port=tracker.port)
         await trio.sleep_forever()
 
 

@@ -24,7 +24,7 @@ SEND_SLACK = 256 * 1024
 IDLE_BUFFERS = 4  # kept for reuse; beyond this they go back to the system
 # Bytes of chunks that are arriving or being verified, over all downloads and links
 # of a node; together with the rest of it this stays near 120 MB.
-SLAB_MEMORY = 64 * 1024 * 1024
+SLAB_MEMORY = 48 * 1024 * 1024
 # One download uses this much. More would not be faster: slabs that stay in the
 # processor's cache are.
 POOL_MEMORY = 16 * 1024 * 1024
@@ -107,7 +107,7 @@ class SlabPool:
         if self._free:
             slab = self._free.pop()
         elif self._slabs.reserve(self):
-            slab = memoryview(bytearray(self.chunk_size))
+            slab = _pages(self.chunk_size)
         else:
             return None
         self._lent += 1

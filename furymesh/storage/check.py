@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from furymesh.core.bitfield import chunks_of, mask_of
@@ -19,6 +20,34 @@ from furymesh.storage.files import translating
 THREADS = 2  # hashing outruns the memory bus soon; more threads only add slabs
 
 ReadChunk = Callable[[int, memoryview], int]
+
+
+class _Slabs:
+    """Memory for as many chunks as there are THREADS, however many passes run at once."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Semaphore(THREADS)
+        self._idle: list[memoryview] = []
+
+    @contextmanager
+    def lent(self, size: int) -> Iterator[memoryview]:
+        """`size` bytes, when it is the turn of this thread."""
+        with self._turn:
+            try:
+                slab = self._idle.pop()
+            except IndexError:
+                slab = memoryview(b"")
+            if len(slab) < size:
+                slab = memoryview(bytearray(size))
+            yield slab[:size]
+            self._idle.append(slab)
+
+    def trim(self) -> None:
+        """Give idle memory back to the system, until it is wanted again."""
+        self._idle.clear()
+
+
+_SLABS = _Slabs()
 
 
 class Check:
@@ -52,23 +81,19 @@ class Check:
         self._work()
         for thread in threads:
             thread.join()
+        _SLABS.trim()
         if self._error is not None:
             raise self._error
         return mask_of(self._good)
 
     def _work(self) -> None:
-        if not self.total:
-            return
-        geometry = self._manifest.header.geometry
-        slab = memoryview(bytearray(min(geometry.chunk_size, geometry.size)))
         while not self.stop:
             with self._lock:
                 chunk = next(self._todo, None)
             if chunk is None:
                 return
             try:
-                size = self._read(chunk, slab)
-                good = self._manifest.matches(chunk, slab[:size])
+                good = self._is_good(chunk)
             except FuryMeshError as error:
                 self._error = error
                 self.stop = True
@@ -77,6 +102,11 @@ class Check:
                 self.done += 1
                 if good:
                     self._good.append(chunk)
+
+    def _is_good(self, chunk: int) -> bool:
+        with _SLABS.lent(self._manifest.header.geometry.length(chunk)) as slab:
+            size = self._read(chunk, slab)
+            return self._manifest.matches(chunk, slab[:size])
 
 
 def sha256_of_file(path: Path) -> str:

@@ -12,7 +12,7 @@ from furymesh.core.errors import EnvironmentFault
 from furymesh.core.geometry import Geometry
 from furymesh.core.hashing import HashAlgorithm
 from furymesh.core.manifest import Manifest
-from furymesh.storage.check import Check, sha256_of_file
+from furymesh.storage.check import THREADS, Check, sha256_of_file
 from tests.waiting import TIMEOUT, block_until
 
 CHUNK = 16 * 1024
@@ -126,3 +126,28 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of_file(path) == hashlib.sha256(DATA).hexdigest()
     with pytest.raises(EnvironmentFault):
         sha256_of_file(tmp_path / "missing")
+
+
+def test_passes_at_once_have_no_more_memory_than_one() -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+    copy = reader(DATA)
+
+    def read(chunk: int, view: memoryview) -> int:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        threading.Event().wait(0.001)  # long enough for others to come
+        size = int(copy(chunk, view))
+        with lock:
+            reading -= 1
+        return size
+
+    checks = [Check(manifest_of(DATA), (1 << COUNT) - 1, read) for _ in range(5)]
+    threads = [threading.Thread(target=check.run) for check in checks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == THREADS
+    assert all(check.done == COUNT for check in checks)
